@@ -1,0 +1,59 @@
+"""The image decoder of AutoencoderKL, which AnimateDiff decodes its frames with, as a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from diffusers.models.attention_processor import Attention
+from diffusers.models.autoencoders.vae import Decoder
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, UpDecoderBlock2D
+from torch import Tensor
+
+from ..conditions import Conditions
+from ..errors import UnsupportedError
+from ..program import Builder, Program
+from .layers import project_out, require, resnet, upsample
+
+
+def lower(decoder: Decoder) -> Program:
+    """Latents (rows, latent channels, height, width) -> frames (rows, 3, 8 height, 8 width)."""
+    p = Builder(inputs=("sample",), block="in")
+    x = p.frames("in", lambda c, x: decoder.conv_in(x), "sample")
+
+    p.block = "mid"
+    require(decoder.mid_block, UNetMidBlock2D)
+    x = _resnet(p, "mid.resnet.0", decoder.mid_block.resnets[0], x)
+    for layer, attention in enumerate(decoder.mid_block.attentions):
+        if attention is not None:
+            require(attention, Attention)
+            x = p.frames(f"mid.attention.{layer}", lambda c, x, attention=attention: attention(x, temb=None), x)
+        x = _resnet(p, f"mid.resnet.{layer + 1}", decoder.mid_block.resnets[layer + 1], x)
+
+    for index, block in enumerate(decoder.up_blocks):
+        require(block, UpDecoderBlock2D)
+        p.block = f"up.{index}"
+        for layer, child in enumerate(block.resnets):
+            x = _resnet(p, f"{p.block}.resnet.{layer}", child, x)
+        x = upsample(p, f"{p.block}.upsample", block.upsamplers, x)
+
+    p.block = "out"
+    return p.build(project_out(p, decoder.conv_norm_out, decoder.conv_act, decoder.conv_out, x))
+
+
+def _resnet(p: Builder, name: str, block: ResnetBlock2D, x: str) -> str:
+    require(block, ResnetBlock2D)
+    return resnet(p, name, block, x)
+
+
+def forward(
+    decoder: Decoder,
+    execute: Callable[[dict[str, Tensor], Conditions], Tensor],
+    sample: Tensor,
+    latent_embeds: Tensor | None = None,
+) -> Tensor:
+    """Decoder.forward: latents and result are (frames, channels, height, width), each frame a row by itself."""
+    if latent_embeds is not None:
+        raise UnsupportedError("A decoder with spatial norms (latent_embeds) is not supported.")
+    conditions = Conditions(batch=1, frames=sample.shape[0], rows={"emb": None}, shared={})
+    return execute({"sample": sample}, conditions)

@@ -1,0 +1,134 @@
+"""Stages that several networks share, and the two views of features that pixel stages convert between."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import Downsample2D, ResnetBlock2D, SpatioTemporalResBlock, Upsample2D
+from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from torch import Tensor, nn
+
+from ..conditions import Conditions
+from ..errors import UnsupportedError
+from ..program import Builder
+
+
+def to_video(rows: Tensor, batch: int) -> Tensor:
+    """(batch x frames, channels, pixels, 1) -> (batch, channels, frames, pixels, 1), a view."""
+    return rows.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def to_rows(video: Tensor) -> Tensor:
+    """(batch, channels, frames, pixels, 1) -> (batch x frames, channels, pixels, 1); a view for one sample."""
+    return video.transpose(1, 2).flatten(0, 1)
+
+
+def require(module: nn.Module, *kinds: type[nn.Module]) -> None:
+    """Raise UnsupportedError unless the module is exactly of one of these classes, whose insides are known."""
+    if type(module) not in kinds:
+        known = " or ".join(kind.__name__ for kind in kinds)
+        raise UnsupportedError(f"This network has a {type(module).__name__} where a {known} was expected.")
+
+
+def resnet(p: Builder, name: str, block: nn.Module, x: str) -> str:
+    """A spatial ResnetBlock2D, conditioned on the time embedding where the network has one."""
+    return p.frames(name, lambda c, x: block(input_tensor=x, temb=c["emb"]), x)
+
+
+def spatio_temporal_resnet(p: Builder, name: str, block: SpatioTemporalResBlock, x: str) -> str:
+    """SpatioTemporalResBlock: a spatial resnet, a temporal one, and their blend.
+
+    The temporal resnet is opened because both its norms span frames and pixels.
+    """
+    require(block, SpatioTemporalResBlock)
+    require(block.spatial_res_block, ResnetBlock2D)
+    temporal = block.temporal_res_block
+
+    def first_half(norm: nn.Module, c: Conditions, x: Tensor) -> Tensor:
+        hidden = temporal.conv1(temporal.nonlinearity(norm(to_video(x, c.batch))))
+        if temporal.time_emb_proj is not None:
+            emb = temporal.time_emb_proj(temporal.nonlinearity(c["emb"]))
+            hidden = hidden + to_video(emb[:, :, None, None], c.batch)
+        return to_rows(hidden)
+
+    def second_half(norm: nn.Module, c: Conditions, hidden: Tensor, x: Tensor) -> Tensor:
+        spatial = to_video(x, c.batch)
+        hidden = temporal.conv2(temporal.dropout(temporal.nonlinearity(norm(to_video(hidden, c.batch)))))
+        shortcut = spatial if temporal.conv_shortcut is None else temporal.conv_shortcut(spatial)
+        indicator = c["image_only_indicator"].unflatten(0, (c.batch, -1))
+        return to_rows(block.time_mixer(spatial, shortcut + hidden, indicator))
+
+    x = resnet(p, f"{name}.spatial", block.spatial_res_block, x)
+    hidden = p.pixels(f"{name}.temporal.0", first_half, x, norm=temporal.norm1)
+    return p.pixels(f"{name}.temporal.1", second_half, hidden, x, norm=temporal.norm2)
+
+
+def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioTemporalModel, x: str) -> str:
+    """TransformerSpatioTemporalModel: spatial and temporal transformer blocks in turn, on tokens."""
+    require(model, TransformerSpatioTemporalModel)
+
+    def enter(c: Conditions, x: Tensor) -> Tensor:
+        return model.proj_in(model.norm(x).flatten(2).transpose(1, 2))
+
+    def leave(c: Conditions, tokens: Tensor, x: Tensor) -> Tensor:
+        return model.proj_out(tokens).transpose(1, 2).reshape(x.shape) + x
+
+    tokens = p.frames(f"{name}.in", enter, x)
+    pairs = zip(model.transformer_blocks, model.temporal_transformer_blocks, strict=True)
+    for index, (spatial, temporal) in enumerate(pairs):
+        require(spatial, BasicTransformerBlock)
+
+        def spatial_block(c: Conditions, tokens: Tensor, block: nn.Module = spatial) -> Tensor:
+            return block(tokens, encoder_hidden_states=c["encoder_hidden_states"])
+
+        def temporal_block(c: Conditions, tokens: Tensor, block: nn.Module = temporal) -> Tensor:
+            position = c["frame_positions"][name].repeat(c.batch, 1, 1)
+            # Every pixel of a sample attends to the context of the sample's first frame, as in diffusers.
+            context = c["encoder_hidden_states"].unflatten(0, (c.batch, -1))[:, 0]
+            context = context.repeat_interleave(tokens.shape[1], dim=0)
+            mixed = block(tokens + position, num_frames=c.frames, encoder_hidden_states=context)
+            indicator = c["image_only_indicator"].unflatten(0, (c.batch, -1))
+            return model.time_mixer(tokens, mixed, indicator)
+
+        tokens = p.frames(f"{name}.{index}.spatial", spatial_block, tokens)
+        tokens = p.pixels(f"{name}.{index}.temporal", temporal_block, tokens)
+    return p.frames(f"{name}.out", leave, tokens, x)
+
+
+def frame_positions(model: TransformerSpatioTemporalModel, frames: int, like: Tensor) -> Tensor:
+    """The transformer's embedding of frame numbers, (frames, 1, channels)."""
+    numbers = torch.arange(frames, device=like.device)
+    return model.time_pos_embed(model.time_proj(numbers).to(like.dtype))[:, None]
+
+
+def downsample(p: Builder, name: str, layers: nn.ModuleList | None, x: str) -> str:
+    """The downsamplers of a down block, if it has any."""
+    for index, layer in enumerate(layers or ()):
+        require(layer, Downsample2D)
+        x = p.frames(f"{name}.{index}", lambda c, x, layer=layer: layer(hidden_states=x), x)
+    return x
+
+
+def upsample(p: Builder, name: str, layers: nn.ModuleList | None, x: str, next_skip: str | None = None) -> str:
+    """The upsamplers of an up block, if it has any.
+
+    next_skip: the skip value the result will be joined with. Where halving had rounded, the result takes that
+        value's height and width (diffusers' `upsample_size`); condition "resize" says so.
+    """
+
+    def run(c: Conditions, x: Tensor, *skip: Tensor, layer: nn.Module) -> Tensor:
+        size = skip[0].shape[2:] if skip and c["resize"] else None
+        return layer(hidden_states=x, output_size=size)
+
+    for index, layer in enumerate(layers or ()):
+        require(layer, Upsample2D)
+        reads = (x,) if next_skip is None else (x, next_skip)
+        x = p.frames(f"{name}.{index}", lambda c, *slices, layer=layer: run(c, *slices, layer=layer), *reads)
+    return x
+
+
+def project_out(p: Builder, norm: nn.Module | None, act: nn.Module, conv: nn.Module, x: str) -> str:
+    """The closing norm, activation and convolution of a network."""
+    if norm is None:
+        return p.frames("out", lambda c, x: conv(x), x)
+    return p.frames("out", lambda c, x: conv(act(norm(x))), x)

@@ -1,0 +1,183 @@
+"""AnimateDiff's UNet, UNetMotionModel, as a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import UNetMotionModel
+from diffusers.models.transformers.dual_transformer_2d import DualTransformer2DModel
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2DCrossAttn
+from diffusers.models.unets.unet_motion_model import (
+    AnimateDiffTransformer3D,
+    CrossAttnDownBlockMotion,
+    CrossAttnUpBlockMotion,
+    DownBlockMotion,
+    UNetMidBlockCrossAttnMotion,
+    UNetMotionOutput,
+    UpBlockMotion,
+)
+from diffusers.utils import apply_lora_scale
+from diffusers.utils.torch_utils import apply_freeu
+from torch import Tensor, nn
+
+from ..conditions import Conditions
+from ..errors import UnsupportedError
+from ..program import Builder, Program
+from .layers import downsample, project_out, require, resnet, to_rows, to_video, upsample
+from .spatio_temporal import as_timesteps, needs_resize
+
+
+def lower(unet: UNetMotionModel) -> Program:
+    """Open the blocks: resnets and spatial transformers over frames, motion modules over pixels."""
+    p = Builder(inputs=("sample",), block="in")
+    x = p.frames("in", lambda c, x: unet.conv_in(x), "sample")
+    skips = [x]
+    for index, block in enumerate(unet.down_blocks):
+        require(block, CrossAttnDownBlockMotion, DownBlockMotion)
+        p.block = f"down.{index}"
+        for layer in range(len(block.resnets)):
+            x = _layer(p, block, layer, x)
+            skips.append(x)
+        if block.downsamplers is not None:
+            x = downsample(p, f"{p.block}.downsample", block.downsamplers, x)
+            skips.append(x)
+
+    p.block = "mid"
+    x = _mid(p, unet.mid_block, x)
+
+    for index, block in enumerate(unet.up_blocks):
+        require(block, CrossAttnUpBlockMotion, UpBlockMotion)
+        p.block = f"up.{index}"
+        for layer in range(len(block.resnets)):
+            x = _join(p, f"{p.block}.join.{layer}", block, len(skips) - 1, x, skips.pop())
+            x = _layer(p, block, layer, x)
+        x = upsample(p, f"{p.block}.upsample", block.upsamplers, x, skips[-1] if skips else None)
+
+    p.block = "out"
+    return p.build(project_out(p, unet.conv_norm_out, unet.conv_act, unet.conv_out, x))
+
+
+def _layer(p: Builder, block: nn.Module, layer: int, x: str) -> str:
+    x = resnet(p, f"{p.block}.resnet.{layer}", block.resnets[layer], x)
+    if hasattr(block, "attentions"):
+        x = _attention(p, f"{p.block}.attention.{layer}", block.attentions[layer], x)
+    return _motion(p, f"{p.block}.motion.{layer}", block.motion_modules[layer], x)
+
+
+def _mid(p: Builder, block: nn.Module | None, x: str) -> str:
+    """The middle block, after which a control network's residual is added."""
+    if isinstance(block, UNetMidBlock2DCrossAttn):
+        x = p.frames("mid.spatial", lambda c, x: block(x, temb=c["emb"], **_text(c)), x)
+    elif block is not None:
+        require(block, UNetMidBlockCrossAttnMotion)
+        x = resnet(p, "mid.resnet.0", block.resnets[0], x)
+        for layer, attention in enumerate(block.attentions):
+            x = _attention(p, f"mid.attention.{layer}", attention, x)
+            x = _motion(p, f"mid.motion.{layer}", block.motion_modules[layer], x)
+            x = resnet(p, f"mid.resnet.{layer + 1}", block.resnets[layer + 1], x)
+    return x
+
+
+def _join(p: Builder, name: str, block: nn.Module, position: int, x: str, skip: str) -> str:
+    """Concatenate a skip connection, with what a control network adds to it and what FreeU does to both.
+
+    position: of the skip among all skips, by which a control network's residuals are counted.
+    """
+
+    def run(c: Conditions, x: Tensor, skip: Tensor) -> Tensor:
+        if c["mid_residual"] is not None and name == "up.0.join.0":
+            x = x + c["mid_residual"]
+        if c["skip_residuals"] is not None:
+            skip = skip + c["skip_residuals"][position]
+        freeu = {key: getattr(block, key, None) for key in ("s1", "s2", "b1", "b2")}
+        if all(freeu.values()):
+            # It scales x in place, and x here is a view of a value that is not ours alone.
+            x, skip = apply_freeu(block.resolution_idx, x.clone(), skip, **freeu)
+        return torch.cat([x, skip], dim=1)
+
+    return p.frames(name, run, x, skip)
+
+
+def _attention(p: Builder, name: str, model: nn.Module, x: str) -> str:
+    require(model, Transformer2DModel, DualTransformer2DModel)
+    return p.frames(name, lambda c, x: model(x, return_dict=False, **_text(c))[0], x)
+
+
+def _text(c: Conditions) -> dict[str, Any]:
+    return {
+        "encoder_hidden_states": c["encoder_hidden_states"],
+        "cross_attention_kwargs": c["cross_attention_kwargs"],
+    }
+
+
+def _motion(p: Builder, name: str, module: AnimateDiffTransformer3D, x: str) -> str:
+    """A motion module, opened because its norm spans frames and pixels; its transformer blocks are called."""
+    require(module, AnimateDiffTransformer3D)
+
+    def run(norm: nn.Module, c: Conditions, x: Tensor) -> Tensor:
+        video = to_video(x, c.batch)
+        batch, channels, frames, pixels, _ = video.shape
+        tokens = norm(video).permute(0, 3, 4, 2, 1).reshape(batch * pixels, frames, channels)
+        tokens = module.proj_in(input=tokens)
+        for block in module.transformer_blocks:
+            tokens = block(hidden_states=tokens, encoder_hidden_states=None, cross_attention_kwargs=None)
+        tokens = module.proj_out(input=tokens).unflatten(0, (batch, pixels))
+        return tokens.permute(0, 2, 3, 1).reshape(x.shape) + x
+
+    return p.pixels(name, run, x, norm=module.norm)
+
+
+@apply_lora_scale("cross_attention_kwargs")
+def forward(
+    unet: UNetMotionModel,
+    execute: Callable[[dict[str, Tensor], Conditions], Tensor],
+    sample: Tensor,
+    timestep: Tensor | float | int,
+    encoder_hidden_states: Tensor,
+    timestep_cond: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    cross_attention_kwargs: dict[str, Any] | None = None,
+    added_cond_kwargs: dict[str, Any] | None = None,
+    down_block_additional_residuals: tuple[Tensor, ...] | None = None,
+    mid_block_additional_residual: Tensor | None = None,
+    return_dict: bool = True,
+) -> UNetMotionOutput | tuple[Tensor]:
+    """UNetMotionModel.forward, its blocks run by `execute`.
+
+    sample: (batch, channels, frames, height, width) of latents. encoder_hidden_states: (batch x frames, tokens,
+    channels). Returns (batch, channels, frames, height, width). Raises UnsupportedError for an attention mask.
+    """
+    if attention_mask is not None:
+        raise UnsupportedError("An attention_mask for AnimateDiff's UNet is not supported; leave it out.")
+    batch, _, frames = sample.shape[:3]
+    time = unet.time_proj(as_timesteps(timestep, batch, sample.device)).to(unet.dtype)
+    emb = unet.time_embedding(time, timestep_cond)
+    if unet.config.addition_embed_type == "text_time":
+        time_ids = unet.add_time_proj(added_cond_kwargs["time_ids"].flatten()).reshape(batch, -1)
+        emb = emb + unet.add_embedding(torch.cat([added_cond_kwargs["text_embeds"], time_ids], dim=-1).to(emb.dtype))
+
+    if unet.encoder_hid_proj is not None and unet.config.encoder_hid_dim_type == "ip_image_proj":
+        images = unet.encoder_hid_proj(added_cond_kwargs["image_embeds"])
+        images = [image.repeat_interleave(frames, dim=0) for image in images]
+        encoder_hidden_states = (encoder_hidden_states, images)
+
+    conditions = Conditions(
+        batch,
+        frames,
+        rows={
+            "emb": emb.repeat_interleave(frames, dim=0),
+            "encoder_hidden_states": encoder_hidden_states,
+            "skip_residuals": down_block_additional_residuals,
+            "mid_residual": mid_block_additional_residual,
+        },
+        shared={
+            "cross_attention_kwargs": cross_attention_kwargs,
+            "resize": needs_resize(sample, unet.num_upsamplers),
+        },
+    )
+    rows = sample.transpose(1, 2).flatten(0, 1)
+    output = execute({"sample": rows}, conditions).unflatten(0, (batch, frames)).transpose(1, 2)
+    return UNetMotionOutput(sample=output) if return_dict else (output,)

@@ -1,0 +1,132 @@
+"""Stable Video Diffusion's UNet, UNetSpatioTemporalConditionModel, as a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from diffusers import UNetSpatioTemporalConditionModel
+from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from diffusers.models.unets.unet_3d_blocks import (
+    CrossAttnDownBlockSpatioTemporal,
+    CrossAttnUpBlockSpatioTemporal,
+    DownBlockSpatioTemporal,
+    UNetMidBlockSpatioTemporal,
+    UpBlockSpatioTemporal,
+)
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionOutput
+from torch import Tensor
+
+from ..conditions import Conditions
+from ..program import Builder, Program
+from .layers import (
+    downsample,
+    frame_positions,
+    project_out,
+    require,
+    spatio_temporal_resnet,
+    spatio_temporal_transformer,
+    upsample,
+)
+
+
+def lower(unet: UNetSpatioTemporalConditionModel) -> Program:
+    """Open the blocks, which mix both axes; their resnets, transformers and samplers follow in order."""
+    p = Builder(inputs=("sample",), block="in")
+    x = p.frames("in", lambda c, x: unet.conv_in(x), "sample")
+    skips = [x]
+    for index, block in enumerate(unet.down_blocks):
+        require(block, CrossAttnDownBlockSpatioTemporal, DownBlockSpatioTemporal)
+        p.block = f"down.{index}"
+        for layer, resnet in enumerate(block.resnets):
+            x = spatio_temporal_resnet(p, f"{p.block}.resnet.{layer}", resnet, x)
+            if hasattr(block, "attentions"):
+                x = spatio_temporal_transformer(p, f"{p.block}.attention.{layer}", block.attentions[layer], x)
+            skips.append(x)
+        if block.downsamplers is not None:
+            x = downsample(p, f"{p.block}.downsample", block.downsamplers, x)
+            skips.append(x)
+
+    p.block = "mid"
+    require(unet.mid_block, UNetMidBlockSpatioTemporal)
+    x = spatio_temporal_resnet(p, "mid.resnet.0", unet.mid_block.resnets[0], x)
+    for layer, (attention, resnet) in enumerate(zip(unet.mid_block.attentions, unet.mid_block.resnets[1:], strict=True)):
+        x = spatio_temporal_transformer(p, f"mid.attention.{layer}", attention, x)
+        x = spatio_temporal_resnet(p, f"mid.resnet.{layer + 1}", resnet, x)
+
+    for index, block in enumerate(unet.up_blocks):
+        require(block, CrossAttnUpBlockSpatioTemporal, UpBlockSpatioTemporal)
+        p.block = f"up.{index}"
+        for layer, resnet in enumerate(block.resnets):
+            x = p.frames(f"{p.block}.join.{layer}", lambda c, x, skip: torch.cat([x, skip], dim=1), x, skips.pop())
+            x = spatio_temporal_resnet(p, f"{p.block}.resnet.{layer}", resnet, x)
+            if hasattr(block, "attentions"):
+                x = spatio_temporal_transformer(p, f"{p.block}.attention.{layer}", block.attentions[layer], x)
+        x = upsample(p, f"{p.block}.upsample", block.upsamplers, x, skips[-1] if skips else None)
+
+    p.block = "out"
+    return p.build(project_out(p, unet.conv_norm_out, unet.conv_act, unet.conv_out, x))
+
+
+def forward(
+    unet: UNetSpatioTemporalConditionModel,
+    execute: Callable[[dict[str, Tensor], Conditions], Tensor],
+    sample: Tensor,
+    timestep: Tensor | float | int,
+    encoder_hidden_states: Tensor,
+    added_time_ids: Tensor,
+    return_dict: bool = True,
+) -> UNetSpatioTemporalConditionOutput | tuple[Tensor]:
+    """UNetSpatioTemporalConditionModel.forward, its blocks run by `execute`.
+
+    sample: (batch, frames, channels, height, width) of latents. Returns the same with the output channels.
+    """
+    batch, frames = sample.shape[:2]
+    time = unet.time_proj(as_timesteps(timestep, batch, sample.device)).to(sample.dtype)
+    emb = unet.time_embedding(time)
+    added = unet.add_time_proj(added_time_ids.flatten()).reshape(batch, -1).to(emb.dtype)
+    emb = emb + unet.add_embedding(added)
+
+    transformers = named_in_program_order(unet)
+    conditions = Conditions(
+        batch,
+        frames,
+        rows={
+            "emb": emb.repeat_interleave(frames, dim=0),
+            "encoder_hidden_states": encoder_hidden_states.repeat_interleave(frames, dim=0),
+            "image_only_indicator": torch.zeros(batch * frames, dtype=sample.dtype, device=sample.device),
+        },
+        shared={
+            "frame_positions": {name: frame_positions(m, frames, sample) for name, m in transformers.items()},
+            "resize": needs_resize(sample, unet.num_upsamplers),
+        },
+    )
+    output = execute({"sample": sample.flatten(0, 1)}, conditions).unflatten(0, (batch, frames))
+    return UNetSpatioTemporalConditionOutput(sample=output) if return_dict else (output,)
+
+
+def named_in_program_order(unet: UNetSpatioTemporalConditionModel) -> dict[str, TransformerSpatioTemporalModel]:
+    """The transformers of the UNet under the names their stages carry."""
+    blocks = [(f"down.{index}", block) for index, block in enumerate(unet.down_blocks)]
+    blocks += [("mid", unet.mid_block)]
+    blocks += [(f"up.{index}", block) for index, block in enumerate(unet.up_blocks)]
+    return {
+        f"{name}.attention.{layer}": attention
+        for name, block in blocks
+        for layer, attention in enumerate(getattr(block, "attentions", ()))
+    }
+
+
+def as_timesteps(timestep: Tensor | float | int, batch: int, device: torch.device) -> Tensor:
+    """One timestep for each sample of the batch, on the device, (batch,)."""
+    if not torch.is_tensor(timestep):
+        dtype = torch.float64 if isinstance(timestep, float) else torch.int64
+        if device.type == "mps":
+            dtype = torch.float32 if isinstance(timestep, float) else torch.int32
+        timestep = torch.tensor(timestep, dtype=dtype, device=device)
+    return timestep.to(device).reshape(-1).expand(batch)
+
+
+def needs_resize(sample: Tensor, upsamplers: int) -> bool:
+    """Whether height or width does not halve evenly all the way down, so that going up needs explicit sizes."""
+    return any(size % 2**upsamplers != 0 for size in sample.shape[-2:])

@@ -1,0 +1,122 @@
+"""A network as data: a flat list of stages, each of which may be run on any slice of one axis.
+
+Every stage writes one value, named after the stage, and reads values by name, so that groups, lifetimes and
+dead code follow from the names alone. Features have one of two layouts, rows being batch x frames:
+
+    images  (rows, channels, height, width)
+    tokens  (rows, pixels, channels)
+
+A frame stage works on each row by itself and sees a slice of the rows. A pixel stage works on each pixel by
+itself and sees a slice of the pixels with every frame: images come as (rows, channels, pixels, 1), tokens as
+(rows, pixels, channels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from torch import Tensor, nn
+
+
+
+class Axis(Enum):
+    """What a stage can be sliced over: the paper's spatial layers over frames, its temporal layers over pixels."""
+
+    FRAMES = "frames"
+    PIXELS = "pixels"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a program.
+
+    name: of the stage and of the value it writes, unique in its program.
+    block: the part of the network it belongs to ("down.0"), by which a plan says how finely to cut.
+    run: run(conditions, *slices) -> slice. A stage with a norm gets one more argument first: run(norm,
+        conditions, *slices), where norm maps (batch, channels, frames, pixels, 1) to the same.
+    reads: names of the values it needs, in the order `run` takes them.
+    norm: a GroupNorm over frames and pixels of the first value read. Its moments span what the stage is
+        sliced over, so they are taken from the whole value before the first slice is run.
+    """
+
+    name: str
+    block: str
+    axis: Axis
+    run: Callable[..., Tensor]
+    reads: tuple[str, ...]
+    norm: nn.GroupNorm | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """Stages in the order they run, and the names of what goes in and what comes out."""
+
+    inputs: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    output: str
+
+    def __post_init__(self) -> None:
+        known = set(self.inputs)
+        for stage in self.stages:
+            missing = [name for name in stage.reads if name not in known]
+            if missing:
+                raise ValueError(f"Stage {stage.name!r} reads {missing[0]!r} before it is written.")
+            if stage.name in known:
+                raise ValueError(f"Value {stage.name!r} is written twice.")
+            known.add(stage.name)
+        if self.output not in known:
+            raise ValueError(f"No stage writes the output {self.output!r}.")
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Block names in the order they first run."""
+        return tuple(dict.fromkeys(stage.block for stage in self.stages))
+
+    def last_reads(self) -> dict[str, int]:
+        """For every value that is read, the index of the last stage that reads it; the output is read last."""
+        last = {name: index for index, stage in enumerate(self.stages) for name in stage.reads}
+        last[self.output] = len(self.stages)
+        return last
+
+    def bind(self, names: Iterable[str]) -> Program:
+        """This program with some values given from outside, and every stage dropped that nobody needs then.
+
+        Dead-code elimination: what Step Rehash (paper section 3.4) skips on a step that reuses a feature.
+        """
+        bound = set(names)
+        needed = {self.output}
+        kept = []
+        for stage in reversed(self.stages):
+            if stage.name in needed and stage.name not in bound:
+                kept.append(stage)
+                needed.update(stage.reads)
+        inputs = tuple(name for name in (*self.inputs, *sorted(bound)) if name in needed)
+        return replace(self, inputs=inputs, stages=tuple(reversed(kept)))
+
+
+@dataclass
+class Builder:
+    """Collects stages while a network is lowered; every method returns the name of the value written."""
+
+    inputs: tuple[str, ...]
+    block: str = ""
+    stages: list[Stage] = field(default_factory=list)
+
+    def frames(self, name: str, run: Callable[..., Tensor], *reads: str) -> str:
+        """Add a stage that treats every (batch, frame) row by itself."""
+        return self._add(Stage(name, self.block, Axis.FRAMES, run, reads))
+
+    def pixels(self, name: str, run: Callable[..., Tensor], *reads: str, norm: nn.GroupNorm | None = None) -> str:
+        """Add a stage that treats every pixel by itself, but for the moments of `norm`."""
+        return self._add(Stage(name, self.block, Axis.PIXELS, run, reads, norm))
+
+    def build(self, output: str) -> Program:
+        return Program(self.inputs, tuple(self.stages), output)
+
+    def _add(self, stage: Stage) -> str:
+        self.stages.append(stage)
+        return stage.name
+
+

@@ -35,6 +35,7 @@ class Model:
 
     source: hub id, or folder, of a diffusers pipeline; with a motion adapter, of the image model it moves.
     motion_adapter: hub id or folder, for AnimateDiff models that come in two halves.
+    num_frames, guidance_scale: what suits it best, where its files do not say or the pipeline's own is wrong.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Model:
     source: str
     about: str
     motion_adapter: str | None = None
+    num_frames: int | None = None
+    guidance_scale: float | None = None
 
     @property
     def is_here(self) -> bool:
@@ -56,12 +59,15 @@ MODELS = (
         "text-to-video",
         str(BUNDLED / "tiny-animatediff"),
         "moving shapes from a sentence, made for trying things out on any machine",
+        num_frames=8,
+        guidance_scale=3.0,
     ),
     Model(
         "tiny-svd",
         "image-to-video",
         str(BUNDLED / "tiny-svd"),
         "moving shapes from a picture, made for trying things out on any machine",
+        guidance_scale=1.5,
     ),
     Model(
         "animatediff",
@@ -83,6 +89,12 @@ MODELS = (
         "Stable Video Diffusion XT, 25 frames of 576x1024",
     ),
 )
+
+
+def model_of(pipe: DiffusionPipeline) -> Model | None:
+    """The model with a name that a pipeline was loaded from."""
+    folder = Path(pipe.name_or_path or "")
+    return next((model for model in MODELS if _find(model.source) == folder), None)
 
 
 def load(

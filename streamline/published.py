@@ -146,7 +146,7 @@ def build(model: str, part: str) -> torch.nn.Module:
 
 
 def _gather(network: torch.nn.Module, device: torch.device) -> None:
-    """Move the stray parameters: SVD's blend factors are made by a constructor that ignores the set device."""
+    """Move the stray parameters: SVD's blend factors are made in a way ignoring the device that is set."""
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.device.type != device.type:

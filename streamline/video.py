@@ -1,0 +1,89 @@
+"""Frames to look at: an MP4 that every browser plays, or all frames on one picture."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+from PIL import Image
+
+from .errors import InputError
+
+SMALLEST_SIDE = 384  # pixels; smaller videos are shown enlarged, or players would blur them
+CONSTANT_RATE = 16  # H.264 quality: lower is better, below 18 looks like the source
+# Colours are converted as the file's tags then say, so that players show the ones that were made.
+TAGS = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
+COLOURS = ["-vf", "scale=out_color_matrix=bt709", *TAGS]
+
+
+def export(frames: Sequence[Image.Image], path: str | os.PathLike, fps: int = 8) -> Path:
+    """Write frames (RGB, all of one size) as H.264 MP4; small ones enlarged by a whole factor, kept sharp.
+
+    The file appears complete or not at all. Raises InputError for a path that cannot be written.
+    """
+    path = check_path(path)
+    if not frames:
+        raise InputError("A video needs at least one frame.")
+    pixels = [_even(np.asarray(enlarge(frame.convert("RGB")))) for frame in frames]
+    partial = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.mp4")
+    try:
+        with imageio.get_writer(
+            partial,
+            format="FFMPEG",
+            fps=fps,
+            codec="libx264",
+            quality=None,
+            pixelformat="yuv420p",
+            macro_block_size=2,
+            output_params=["-crf", str(CONSTANT_RATE), *COLOURS, "-movflags", "+faststart"],
+        ) as writer:
+            for frame in pixels:
+                writer.append_data(frame)
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def check_path(path: str | os.PathLike) -> Path:
+    """The path of a video to be written; raises InputError if it cannot be, before any work is done."""
+    path = Path(path).expanduser()
+    if path.suffix.lower() != ".mp4":
+        raise InputError(f"The video's name must end in .mp4, unlike {path.name!r}.")
+    if not path.parent.is_dir():
+        raise InputError(f"There is no folder {path.parent} to write {path.name} to.")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written.")
+    return path
+
+
+def contact_sheet(frames: Sequence[Image.Image], columns: int = 8, gap: int = 4) -> Image.Image:
+    """All frames on one white picture, row by row, `gap` pixels apart, enlarged like a video."""
+    if not frames:
+        raise InputError("A contact sheet needs at least one frame.")
+    tiles = [enlarge(frame, smallest=128) for frame in frames]
+    width, height = tiles[0].size
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    for index, tile in enumerate(tiles):
+        sheet.paste(tile, (index % columns * (width + gap), index // columns * (height + gap)))
+    return sheet
+
+
+def enlarge(frame: Image.Image, smallest: int = SMALLEST_SIDE) -> Image.Image:
+    """The frame, each pixel a square of as many as bring its shorter side to about `smallest`."""
+    factor = max(1, smallest // min(frame.size))
+    return frame.resize((frame.width * factor, frame.height * factor), Image.Resampling.NEAREST)
+
+
+def _even(pixels: np.ndarray) -> np.ndarray:
+    """(height, width, 3) with odd sides one longer, by the last row or column again: yuv420p halves both."""
+    height, width, _ = pixels.shape
+    return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

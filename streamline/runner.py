@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,10 @@ from .apply import apply
 from .job import Job, call_arguments
 from .plan import Plan
 from .tracing import LiveTensors
+
+COUNTED_STEPS = (
+    2  # the first lacks what a scheduler keeps from the step before; after the second all are alike
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Step:
     seconds: float
     live_bytes: int
     peak_bytes: int
-    """The most that was alive at once since the step before."""
+    """The most that was alive at once so far."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ class Result:
 
     frames: RGB images of width x height.
     seconds: of the whole call; step_seconds: of each denoising step; decode_seconds: of what follows them.
-    peak_bytes: the most that was alive at once, weights included. Tensors are counted on a CPU, and
-        what the allocator handed out on a GPU.
+    peak_bytes: the most that was alive at once, weights included. On a CPU these are tensors, counted up to
+        the end of the first step and from the last one on; on a GPU it is what the allocator handed out.
     weights_bytes: of all networks of the pipeline.
     plan: None for the pipeline as it is.
     """
@@ -116,22 +120,26 @@ def run(
     arguments = call_arguments(pipe, job, image)
     emit = on_event or (lambda event: None)
     networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    device = pipe._execution_device
+    device = pipe._execution_device  # with offloading this is the GPU, where pipe.device may be the CPU
     clock = _Clock(device)
     steps: list[float] = []
 
     with contextlib.ExitStack() as stack:
         if plan is not None:
             stack.enter_context(apply(pipe, plan))
-        memory = stack.enter_context(_memory(device, networks))
+        memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks)
+        stack.callback(memory.pause)
         stack.callback(_at_first_call(pipe.unet, clock.lap).remove)
 
         def step_done(pipe: DiffusionPipeline, index: int, timestep: object, tensors: dict) -> dict:
             steps.append(clock.lap())
-            live, peak = memory.read()
             total = pipe.num_timesteps
-            emit(Step(index, total, steps[-1], live, peak))
-            if index + 1 == total:
+            emit(Step(index, total, steps[-1], *memory.read()))
+            if index == 0:  # the steps between the first and the last are like them
+                memory.pause()
+            if index >= total - 2:
+                memory.resume()
+            if index == total - 1:
                 emit(Decoding())
             return tensors
 
@@ -145,8 +153,8 @@ def run(
         )
         decode_seconds = clock.lap()
         seconds = time.perf_counter() - started
-        memory.read()
-    emit(Finished(seconds, memory.highest))
+        _, peak_bytes = memory.read()
+    emit(Finished(seconds, peak_bytes))
     return Result(
         frames=tuple(output.frames[0]),
         job=job,
@@ -155,7 +163,7 @@ def run(
         seconds=seconds,
         step_seconds=tuple(steps),
         decode_seconds=decode_seconds,
-        peak_bytes=memory.highest,
+        peak_bytes=peak_bytes,
         weights_bytes=memory.weights_bytes,
     )
 
@@ -174,43 +182,44 @@ class _Clock:
         return self._last - before
 
 
-class _Memory:
-    """Live and peak bytes, weights included, read from lap to lap; `highest` is the peak of all laps."""
+class _LiveTensors:
+    """Memory on a CPU. Counting slows every operator call, so it is paused where nothing new is to see."""
 
-    def __init__(self, weights_bytes: int, lap: Callable[[], tuple[int, int]]) -> None:
-        self.weights_bytes = weights_bytes
-        self.highest = 0
-        self._lap = lap
+    def __init__(self, networks: list[nn.Module]) -> None:
+        self._counter = LiveTensors(networks)
+        self._active = contextlib.ExitStack()
+        self.weights_bytes = self._counter.weights_bytes
+        self.resume()
+
+    def resume(self) -> None:
+        self.pause()
+        self._active.enter_context(self._counter)
+
+    def pause(self) -> None:
+        self._active.close()
 
     def read(self) -> tuple[int, int]:
-        """Bytes alive now, and the most since the last reading."""
-        live, peak = self._lap()
-        self.highest = max(self.highest, peak)
-        return live, peak
+        """Bytes alive now, and the most so far."""
+        return self.weights_bytes + self._counter.live_bytes, self.weights_bytes + self._counter.peak_bytes
 
 
-@contextlib.contextmanager
-def _memory(device: torch.device, networks: list[nn.Module]) -> Iterator[_Memory]:
-    counter = LiveTensors(networks)
-    weights = counter.weights_bytes
-    if device.type == "cuda":
+class _Allocator:
+    """Memory on a GPU; counting costs nothing there."""
+
+    def __init__(self, networks: list[nn.Module], device: torch.device) -> None:
+        self._device = device
+        self.weights_bytes = LiveTensors(networks).weights_bytes
         torch.cuda.reset_peak_memory_stats(device)
 
-        def allocator() -> tuple[int, int]:
-            peak = torch.cuda.max_memory_allocated(device)
-            torch.cuda.reset_peak_memory_stats(device)
-            return torch.cuda.memory_allocated(device), peak
+    def resume(self) -> None:
+        pass
 
-        yield _Memory(weights, allocator)
-        return
+    def pause(self) -> None:
+        pass
 
-    def live_tensors() -> tuple[int, int]:
-        live, peak = counter.live_bytes, counter.peak_bytes
-        counter.reset_peak()
-        return weights + live, weights + peak
-
-    with counter:
-        yield _Memory(weights, live_tensors)
+    def read(self) -> tuple[int, int]:
+        """Bytes alive now, and the most so far."""
+        return torch.cuda.memory_allocated(self._device), torch.cuda.max_memory_allocated(self._device)
 
 
 def _at_first_call(network: nn.Module, action: Callable[[], object]) -> torch.utils.hooks.RemovableHandle:

@@ -17,10 +17,6 @@ from .job import Job, call_arguments
 from .plan import Plan
 from .tracing import LiveTensors
 
-COUNTED_STEPS = (
-    2  # the first lacks what a scheduler keeps from the step before; after the second all are alike
-)
-
 
 @dataclass(frozen=True)
 class Started:
@@ -65,8 +61,8 @@ class Result:
 
     frames: RGB images of width x height.
     seconds: of the whole call; step_seconds: of each denoising step; decode_seconds: of what follows them.
-    peak_bytes: the most that was alive at once, weights included. On a CPU these are tensors, counted up to
-        the end of the first step and from the last one on; on a GPU it is what the allocator handed out.
+    peak_bytes: the most that was alive at once, weights included. On a CPU these are tensors, counted in
+        the first two steps, the last, and what comes before and after; on a GPU it is what the allocator gave.
     weights_bytes: of all networks of the pipeline.
     plan: None for the pipeline as it is.
     """
@@ -135,7 +131,7 @@ def run(
             steps.append(clock.lap())
             total = pipe.num_timesteps
             emit(Step(index, total, steps[-1], *memory.read()))
-            if index == 0:  # the steps between the first and the last are like them
+            if index == 1:  # what one step leaves for the next is there now: those that follow are alike
                 memory.pause()
             if index >= total - 2:
                 memory.resume()

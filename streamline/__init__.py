@@ -1,17 +1,38 @@
 """Streamlined Inference for video diffusion: the same video within a memory budget."""
 
-from .apply import Applied, apply
-from .errors import InputError, ModelError, PlanError, StreamlineError, UnsupportedError
-from .plan import Plan, Slicing
+import logging
+
+# diffusers asks transformers for image processors by names that prefer torchvision; the PIL ones are meant.
+logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
+
+from .apply import Applied, apply  # noqa: E402
+from .catalog import MODELS, Model, load  # noqa: E402
+from .errors import InputError, ModelError, PlanError, StreamlineError, UnsupportedError  # noqa: E402
+from .job import Job  # noqa: E402
+from .plan import Plan, Slicing  # noqa: E402
+from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
+from .video import contact_sheet, export  # noqa: E402
 
 __all__ = [
+    "MODELS",
     "Applied",
+    "Decoding",
+    "Finished",
     "InputError",
+    "Job",
+    "Model",
     "ModelError",
     "Plan",
     "PlanError",
+    "Result",
     "Slicing",
+    "Started",
+    "Step",
     "StreamlineError",
     "UnsupportedError",
     "apply",
+    "contact_sheet",
+    "export",
+    "load",
+    "run",
 ]

@@ -21,7 +21,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 
 from .apply import PIPELINES
-from .errors import ModelError
+from .errors import InputError, ModelError
 
 Task = Literal["text-to-video", "image-to-video"]
 
@@ -114,7 +114,8 @@ def load(
     base, motion_adapter: another image model, or another motion adapter, for an AnimateDiff model.
     offline: use only what is on this machine already. What is complete here is never asked for again.
 
-    Raises ModelError, with a sentence that says what to do, when the model cannot be had.
+    Raises ModelError, with a sentence that says what to do, when the model cannot be had, and InputError for
+    a device that this machine does not have.
     """
     model = next((model for model in MODELS if model.name == name), None)
     adapter = motion_adapter or (model.motion_adapter if model else None)
@@ -122,7 +123,7 @@ def load(
         raise ModelError(f"{name} has no base to exchange; a base goes with animatediff or a motion adapter.")
     source = base or (model.source if model else name)
 
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _device(device)
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     half = dtype in (torch.float16, torch.bfloat16)
     folder = _find(source) or _download(source, half=half, offline=offline)
@@ -143,6 +144,17 @@ def load(
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"The files of {name} in {folder} cannot be read: {error}") from error
     return pipe.to(device)
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"This machine, or its PyTorch, has no device {str(wanted)!r}.") from error
+    return device
 
 
 def _check_kind(source: str, folder: Path, adapter: str | None) -> None:

@@ -1,0 +1,269 @@
+"""The command line: python -m streamline generate | models.
+
+Whatever is wrong with the input ends in one sentence on stderr and exit status 2. With --json, stdout holds
+exactly one JSON value; everything else that is said goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn
+
+import diffusers
+import torch
+import transformers
+from PIL import Image
+from tqdm import tqdm
+
+from .catalog import MODELS, load
+from .errors import InputError, StreamlineError
+from .job import Job
+from .plan import Plan, Slicing
+from .runner import Decoding, Event, Finished, Started, Step, run
+from .video import check_path, export
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # what shells report for Ctrl-C
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DEFAULT_SLICES = 4
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = options.command(options)
+    except StreamlineError as error:
+        return _complain(str(error), BAD_INPUT)
+    except KeyboardInterrupt:
+        return _complain("Stopped.", INTERRUPTED)
+    except torch.OutOfMemoryError:
+        return _complain(
+            "The GPU's memory is not enough; try more --slices, fewer --frames or a smaller --size.", 1
+        )
+    print(answer)
+    return 0
+
+
+def generate(options: argparse.Namespace) -> str:
+    """Make a video and write it; returns what to print."""
+    output = check_path(options.out)
+    plan = _plan(options)
+    image = None if options.image is None else _open_image(options.image)
+    given = {
+        "prompt": options.prompt,
+        "negative_prompt": options.negative_prompt,
+        "num_frames": options.frames,
+        "num_inference_steps": options.steps,
+        "guidance_scale": options.guidance_scale,
+        "seed": options.seed,
+        "fps": options.fps,
+        "motion_bucket_id": options.motion_bucket,
+        "noise_aug_strength": options.noise,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.size is not None:
+        given["height"], given["width"] = _size(options.size)
+    Job(
+        **({"height": 8, "width": 8, "num_frames": 1} | given)
+    )  # refuse what no model takes before loading one
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    pipe = load(
+        options.model,
+        device=options.device,
+        dtype=DTYPES.get(options.dtype),
+        base=options.base,
+        motion_adapter=options.motion_adapter,
+        offline=options.offline,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    job = Job.for_model(pipe, **given)
+    with _Progress() as progress:
+        result = run(pipe, job, plan, image, on_event=progress)
+    export(result.frames, output, job.fps)
+
+    if options.json:
+        return json.dumps(
+            {"output": str(output), "model": options.model, **result.to_dict(), "versions": _versions()},
+            indent=2,
+        )
+    return (
+        f"{output}: {job.num_frames} frames of {job.height}x{job.width} in {result.seconds:.1f} s, "
+        f"peak {_mebibytes(result.peak_bytes)} of which {_mebibytes(result.weights_bytes)} are weights"
+    )
+
+
+def models(options: argparse.Namespace) -> str:
+    """The models with a name, as a table or as JSON."""
+    rows = [
+        {
+            "name": model.name,
+            "task": model.task,
+            "here": model.is_here,
+            "source": model.source,
+            "motion_adapter": model.motion_adapter,
+            "about": model.about,
+        }
+        for model in MODELS
+    ]
+    if options.json:
+        return json.dumps(rows, indent=2)
+    table = [("NAME", "TASK", "HERE", "ABOUT")]
+    table += [(row["name"], row["task"], "yes" if row["here"] else "no", row["about"]) for row in rows]
+    widths = [max(len(row[column]) for row in table) for column in range(3)]
+    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in table]
+    lines.append("\nAny Hugging Face hub id, or folder in diffusers' layout, of such a model is a name too.")
+    return "\n".join(lines)
+
+
+class _Progress:
+    """A bar on stderr that shows steps and the highest memory so far."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started(job=job):
+                self._bar = tqdm(
+                    total=job.num_inference_steps, desc="denoising", unit="step", file=sys.stderr
+                )
+            case Step():
+                self._bar.total = event.total
+                self._bar.set_postfix_str(f"peak {_mebibytes(event.peak_bytes)}", refresh=False)
+                self._bar.update()
+            case Decoding():
+                self._bar.set_description("decoding")
+            case Finished():
+                self._bar.set_description("done")
+                self._bar.set_postfix_str(f"peak {_mebibytes(event.peak_bytes)}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_complain(f"{message[0].upper()}{message[1:]}; --help explains.", BAD_INPUT))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="streamline", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    make = commands.add_parser("generate", help="make a video", allow_abbrev=False)
+    make.set_defaults(command=generate)
+    make.add_argument("--model", default="tiny-animatediff", help="name, hub id or folder (%(default)s)")
+    make.add_argument("--prompt", help="what to show, for text-to-video models")
+    make.add_argument("--negative-prompt", help="what not to show")
+    make.add_argument("--image", help="picture to start from, for image-to-video models")
+    make.add_argument("--out", default="out.mp4", help="the MP4 to write (%(default)s)")
+    make.add_argument("--seed", type=int, help="same seed, same video (0)")
+    make.add_argument("--frames", type=int, help="how many (as the model is made for)")
+    make.add_argument("--steps", type=int, help="denoising steps (25)")
+    make.add_argument("--size", metavar="HEIGHTxWIDTH", help="in pixels (as the model is made for)")
+    make.add_argument("--fps", type=int, help="frames per second")
+    make.add_argument("--guidance-scale", type=float, help="how closely to follow prompt or image")
+    make.add_argument("--motion-bucket", type=int, help="how much an image moves, 0 to 255 (127)")
+    make.add_argument("--noise", type=float, help="how far the video may stray from the image (0.02)")
+
+    how = make.add_mutually_exclusive_group()
+    how.add_argument(
+        "--slices",
+        metavar="N | frames=N,pixels=N",
+        help=f"how finely to slice, and optionally group=N: the longest run of operators ({DEFAULT_SLICES})",
+    )
+    how.add_argument("--plan", metavar="FILE", help="a plan as JSON")
+    how.add_argument("--original", action="store_true", help="run the pipeline as diffusers does")
+    make.add_argument(
+        "--guidance",
+        choices=["together", "apart"],
+        help="the guidance halves as one batch, or one after the other with less memory (apart)",
+    )
+
+    make.add_argument("--base", help="another Stable Diffusion 1.5 model for animatediff")
+    make.add_argument("--motion-adapter", help="another motion adapter for animatediff")
+    make.add_argument("--device", help="cpu, cuda, cuda:1 ... (the GPU if there is one)")
+    make.add_argument("--dtype", choices=DTYPES, help="of the weights (float16 on a GPU, else float32)")
+    make.add_argument("--offline", action="store_true", help="use only models that are on this machine")
+    make.add_argument("--json", action="store_true", help="print one JSON object about the run")
+
+    names = commands.add_parser("models", help="list the models with a name", allow_abbrev=False)
+    names.set_defaults(command=models)
+    names.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _plan(options: argparse.Namespace) -> Plan | None:
+    if (options.original or options.plan is not None) and options.guidance is not None:
+        raise InputError(
+            "--guidance goes with --slices; a plan says so itself, and --original has no choice."
+        )
+    if options.original:
+        return None
+    if options.plan is not None:
+        try:
+            text = Path(options.plan).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"The plan {options.plan} cannot be read: {error}.") from error
+        return Plan.from_json(text)
+    slicing = _slicing(options.slices or str(DEFAULT_SLICES))
+    return Plan(denoiser=slicing, decoder=slicing, guidance=options.guidance or "apart")
+
+
+def _slicing(text: str) -> Slicing:
+    """ "8", or "frames=14,pixels=8,group=3" with any of the three left out."""
+    pairs = [f"frames={text}", f"pixels={text}"] if text.isdecimal() else text.split(",")
+    matches = [re.fullmatch(r"(frames|pixels|group)=(\d+)", pair.strip()) for pair in pairs]
+    if not all(matches):
+        raise InputError(f"--slices is a number or like frames=14,pixels=8, not {text!r}.")
+    return Slicing(**{match[1]: int(match[2]) for match in matches})
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
+    if match is None:
+        raise InputError(f"--size is HEIGHTxWIDTH in pixels, like 576x1024, not {text!r}.")
+    return int(match[1]), int(match[2])
+
+
+def _open_image(path: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"The image {path} cannot be read: {error}.") from error
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "diffusers", "transformers")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def _complain(sentence: str, status: int) -> int:
+    print(f"streamline: {' '.join(sentence.split())}", file=sys.stderr)
+    return status

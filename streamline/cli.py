@@ -30,6 +30,7 @@ from .plan import Plan, Slicing
 from .runner import Decoding, Event, Finished, Started, Step, run
 from .video import check_path, export
 
+FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130  # what shells report for Ctrl-C
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -46,9 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), BAD_INPUT)
     except KeyboardInterrupt:
         return _complain("Stopped.", INTERRUPTED)
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
         return _complain(
-            "The GPU's memory is not enough; try more --slices, fewer --frames or a smaller --size.", 1
+            "Memory is not enough; try more --slices, fewer --frames or a smaller --size.", FAILED
         )
     print(answer)
     return 0
@@ -73,9 +76,8 @@ def generate(options: argparse.Namespace) -> str:
     given = {name: value for name, value in given.items() if value is not None}
     if options.size is not None:
         given["height"], given["width"] = _size(options.size)
-    Job(
-        **({"height": 8, "width": 8, "num_frames": 1} | given)
-    )  # refuse what no model takes before loading one
+    # What no model takes is refused before one is loaded.
+    Job(**({"height": 8, "width": 8, "num_frames": 1} | given))
 
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
@@ -124,7 +126,7 @@ def models(options: argparse.Namespace) -> str:
     table = [("NAME", "TASK", "HERE", "ABOUT")]
     table += [(row["name"], row["task"], "yes" if row["here"] else "no", row["about"]) for row in rows]
     widths = [max(len(row[column]) for row in table) for column in range(3)]
-    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in table]
+    lines = ["  ".join(map(str.ljust, row, [*widths, 0])) for row in table]
     lines.append("\nAny Hugging Face hub id, or folder in diffusers' layout, of such a model is a name too.")
     return "\n".join(lines)
 
@@ -145,9 +147,8 @@ class _Progress:
     def __call__(self, event: Event) -> None:
         match event:
             case Started(job=job):
-                self._bar = tqdm(
-                    total=job.num_inference_steps, desc="denoising", unit="step", file=sys.stderr
-                )
+                total = job.num_inference_steps
+                self._bar = tqdm(total=total, desc="denoising", unit="step", file=sys.stderr)
             case Step():
                 self._bar.total = event.total
                 self._bar.set_postfix_str(f"peak {_mebibytes(event.peak_bytes)}", refresh=False)
@@ -215,16 +216,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(options: argparse.Namespace) -> Plan | None:
     if (options.original or options.plan is not None) and options.guidance is not None:
-        raise InputError(
-            "--guidance goes with --slices; a plan says so itself, and --original has no choice."
-        )
+        raise InputError("--guidance goes with --slices, not with --plan or --original.")
     if options.original:
         return None
     if options.plan is not None:
         try:
             text = Path(options.plan).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"The plan {options.plan} cannot be read: {error}.") from error
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise InputError(f"The plan {options.plan} cannot be read: {reason}.") from error
         return Plan.from_json(text)
     slicing = _slicing(options.slices or str(DEFAULT_SLICES))
     return Plan(denoiser=slicing, decoder=slicing, guidance=options.guidance or "apart")
@@ -252,7 +252,13 @@ def _open_image(path: str) -> Image.Image:
             image.load()
             return image
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"The image {path} cannot be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or "it is no picture in a known format"
+        raise InputError(f"The image {path} cannot be read: {reason}.") from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """On a CPU, torch has no error class of its own for it."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in str(error)
 
 
 def _versions() -> dict[str, str]:

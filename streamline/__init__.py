@@ -11,6 +11,7 @@ from .errors import InputError, ModelError, PlanError, StreamlineError, Unsuppor
 from .job import Job  # noqa: E402
 from .plan import Plan, Slicing  # noqa: E402
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
+from .tracing import LiveTensors, Trace, trace  # noqa: E402
 from .video import contact_sheet, export  # noqa: E402
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Finished",
     "InputError",
     "Job",
+    "LiveTensors",
     "Model",
     "ModelError",
     "Plan",
@@ -29,10 +31,12 @@ __all__ = [
     "Started",
     "Step",
     "StreamlineError",
+    "Trace",
     "UnsupportedError",
     "apply",
     "contact_sheet",
     "export",
     "load",
     "run",
+    "trace",
 ]

@@ -232,16 +232,13 @@ def _download(source: str, *, half: bool, offline: bool) -> Path:
         variant = _variant(files, half)
         if "model_index.json" in files:
             # The safety checker belongs to the image pipeline; the video pipelines have no place for it.
-            folder = DiffusionPipeline.download(
-                source, variant=variant, use_safetensors=True, safety_checker=None
-            )
+            folder = DiffusionPipeline.download(source, variant=variant, use_safetensors=True, safety_checker=None)
         else:
             weights = f"*.{variant}.safetensors" if variant else "diffusion_pytorch_model.safetensors"
             folder = snapshot_download(source, allow_patterns=["config.json", weights])
     except GatedRepoError as error:
         raise ModelError(
-            f"{source} wants its licence accepted: do so on https://huggingface.co/{source}, "
-            "then run `hf auth login`."
+            f"{source} wants its licence accepted: do so on https://huggingface.co/{source}, then run `hf auth login`."
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelError(

@@ -61,9 +61,7 @@ class Job:
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise InputError(
-                    f"The {_words(name)} must be a whole number from {least} to {most}, not {value!r}."
-                )
+                raise InputError(f"The {_words(name)} must be a whole number from {least} to {most}, not {value!r}.")
         for name in ("height", "width"):
             if getattr(self, name) % 8:
                 raise InputError(f"The {name} must be a multiple of 8, not {getattr(self, name)}.")

@@ -18,7 +18,7 @@ from .slicing import bounds
 class AppliedNorm:
     """A GroupNorm whose moments are known: x -> x * scale + shift, on any slice of frames and pixels.
 
-    scale, shift: float32, (batch, channels, 1, 1, 1).
+    scale, shift: float32 or wider, (batch, channels, 1, 1, 1).
     """
 
     scale: Tensor
@@ -32,13 +32,15 @@ class AppliedNorm:
 def measure(norm: nn.GroupNorm, images: Tensor, batch: int, slices: int) -> AppliedNorm:
     """Take the moments of images (rows, channels, height, width) over each sample's frames and pixels.
 
-    In float32 whatever the type of the images, some rows at a time: frames hold equally many values, so the
-    mean of the frame means and the law of total variance combine them without loss or overflow.
+    In float32 at least, some rows at a time: frames hold equally many values, so the mean of the frame means
+    and the law of total variance combine them without loss or overflow.
     """
-    parts = [
-        torch.var_mean(images[start:stop].float().reshape(stop - start, norm.num_groups, -1), dim=2, correction=0)
-        for start, stop in bounds(images.shape[0], slices)
-    ]
+    dtype = torch.promote_types(images.dtype, torch.float32)
+
+    def frame_moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.var_mean(rows.to(dtype).reshape(len(rows), norm.num_groups, -1), dim=2, correction=0)
+
+    parts = [frame_moments(images[start:stop]) for start, stop in bounds(images.shape[0], slices)]
     frame_var = torch.cat([var for var, _ in parts]).unflatten(0, (batch, -1))
     frame_mean = torch.cat([mean for _, mean in parts]).unflatten(0, (batch, -1))
     mean = frame_mean.mean(dim=1)
@@ -48,6 +50,6 @@ def measure(norm: nn.GroupNorm, images: Tensor, batch: int, slices: int) -> Appl
     scale = torch.rsqrt(var + norm.eps).repeat_interleave(channels, dim=1)
     shift = -mean.repeat_interleave(channels, dim=1) * scale
     if norm.affine:
-        scale = scale * norm.weight.float()
-        shift = shift * norm.weight.float() + norm.bias.float()
+        scale = scale * norm.weight.to(dtype)
+        shift = shift * norm.weight.to(dtype) + norm.bias.to(dtype)
     return AppliedNorm(scale[:, :, None, None, None], shift[:, :, None, None, None])

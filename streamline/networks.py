@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from diffusers import UNetMotionModel, UNetSpatioTemporalConditionModel
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import TemporalDecoder
@@ -22,17 +23,20 @@ class Family:
     lower: network -> Program.
     forward: forward(network, execute, ...) takes what the network's own forward takes and returns what it
         returns, its features computed by execute(values, conditions).
+    example: example(network, batch, frames, height, width) -> arguments for one such call, height and width
+        counted in latent pixels.
     """
 
     lower: Callable[[nn.Module], Program]
-    forward: Callable
+    forward: Callable[..., Any]
+    example: Callable[[nn.Module, int, int, int, int], dict[str, Any]]
 
 
 FAMILIES: dict[type[nn.Module], Family] = {
-    UNetSpatioTemporalConditionModel: Family(spatio_temporal.lower, spatio_temporal.forward),
-    TemporalDecoder: Family(temporal_decoder.lower, temporal_decoder.forward),
-    UNetMotionModel: Family(motion.lower, motion.forward),
-    Decoder: Family(decoder.lower, decoder.forward),
+    UNetSpatioTemporalConditionModel: Family(spatio_temporal.lower, spatio_temporal.forward, spatio_temporal.example),
+    TemporalDecoder: Family(temporal_decoder.lower, temporal_decoder.forward, temporal_decoder.example),
+    UNetMotionModel: Family(motion.lower, motion.forward, motion.example),
+    Decoder: Family(decoder.lower, decoder.forward, decoder.example),
 }
 
 

@@ -20,7 +20,6 @@ from enum import Enum
 from torch import Tensor, nn
 
 
-
 class Axis(Enum):
     """What a stage can be sliced over: the paper's spatial layers over frames, its temporal layers over pixels."""
 
@@ -118,5 +117,3 @@ class Builder:
     def _add(self, stage: Stage) -> str:
         self.stages.append(stage)
         return stage.name
-
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ def bounds(size: int, slices: int) -> list[tuple[int, int]]:
     """Cut 0..size into at most `slices` runs whose lengths differ by one at most."""
     slices = max(1, min(slices, size))
     edges = [size * index // slices for index in range(slices + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def extent(axis: Axis, value: Tensor) -> int:

@@ -8,13 +8,21 @@ uses inside itself (a convolution's workspace) is not seen.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from . import published
+from .apply import run_network
+from .networks import family_of
+from .plan import BlockSlicing, Plan
 
 
 @dataclass(eq=False)
@@ -80,8 +88,76 @@ class _Mode(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 self.counter._see(leaf)
-        if not func.is_view:
+        if func.namespace == "aten" and not func.is_view:
             self.counter.calls += 1
             if self.counter.keep_timeline:
                 self.counter.timeline.append(self.counter.live_bytes)
         return result
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one call of one network costs, found without data.
+
+    peak_bytes: activations alive at the worst moment, weights not counted.
+    calls: operators run. timeline: live bytes after each of them.
+    """
+
+    peak_bytes: int
+    weights_bytes: int
+    calls: int
+    timeline: tuple[int, ...]
+
+
+def trace(
+    model: str | DiffusionPipeline,
+    *,
+    height: int,
+    width: int,
+    num_frames: int,
+    plan: Plan | None = None,
+    batch: int = 2,
+    dtype: torch.dtype = torch.float16,
+) -> dict[str, Trace]:
+    """Run one denoising step and one decode on tensors without data, by the code that runs with data.
+
+    model: a published model by name ("svd", "svd-xt", "animatediff"), or a pipeline; of a pipeline only the
+        configurations are used, so adapters loaded into it are not seen.
+    height, width: of the video in pixels. plan: None for the networks as they are.
+    batch: samples in one call of the UNet, 2 where guidance needs two halves; the decoder is given one video.
+    Returns a Trace each for "denoiser" and "decoder". Raises UnsupportedError for networks that have no family.
+    """
+    with torch.no_grad(), FakeTensorMode(), _default_dtype(dtype):
+        unet, vae = _networks(model)
+        scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        size = (num_frames, height // scale, width // scale)
+        return {
+            "denoiser": _trace(unet, plan and plan.denoiser, plan, (batch, *size)),
+            "decoder": _trace(vae.decoder, plan and plan.decoder, plan, (1, *size)),
+        }
+
+
+def _trace(network: nn.Module, slicing: BlockSlicing | None, plan: Plan | None, extent: tuple[int, ...]) -> Trace:
+    arguments = family_of(network).example(network, *extent)
+    with LiveTensors([network], keep_timeline=True) as memory:
+        if plan is None:
+            network(**arguments)
+        else:
+            run_network(network, slicing, plan.guidance == "apart", **arguments)
+    return Trace(memory.peak_bytes, memory.weights_bytes, memory.calls, tuple(memory.timeline))
+
+
+def _networks(model: str | DiffusionPipeline) -> tuple[nn.Module, nn.Module]:
+    if isinstance(model, str):
+        return published.build(model, "unet"), published.build(model, "vae")
+    return tuple(type(part).from_config(part.config).eval() for part in (model.unet, model.vae))
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

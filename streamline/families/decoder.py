@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.vae import Decoder
 from diffusers.models.resnet import ResnetBlock2D
@@ -57,3 +58,8 @@ def forward(
         raise UnsupportedError("A decoder with spatial norms (latent_embeds) is not supported.")
     conditions = Conditions(batch=1, frames=sample.shape[0], rows={"emb": None}, shared={})
     return execute({"sample": sample}, conditions)
+
+
+def example(decoder: Decoder, batch: int, frames: int, height: int, width: int) -> dict:
+    """Arguments of the right shapes for one call; height and width in latent pixels."""
+    return {"sample": torch.zeros(batch * frames, decoder.conv_in.in_channels, height, width)}

@@ -71,7 +71,8 @@ def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioT
         return model.proj_in(model.norm(x).flatten(2).transpose(1, 2))
 
     def leave(c: Conditions, tokens: Tensor, x: Tensor) -> Tensor:
-        return model.proj_out(tokens).transpose(1, 2).reshape(x.shape) + x
+        # x first: the sum takes the memory layout of its first operand, and x has the image's.
+        return x + model.proj_out(tokens).transpose(1, 2).reshape(x.shape)
 
     tokens = p.frames(f"{name}.in", enter, x)
     pairs = zip(model.transformer_blocks, model.temporal_transformer_blocks, strict=True)

@@ -26,8 +26,10 @@ from torch import Tensor, nn
 from ..conditions import Conditions
 from ..errors import UnsupportedError
 from ..program import Builder, Program
-from .layers import downsample, project_out, require, resnet, to_rows, to_video, upsample
+from .layers import downsample, project_out, require, resnet, to_video, upsample
 from .spatio_temporal import as_timesteps, needs_resize
+
+CLIP_TOKENS = 77  # the length diffusers pads a prompt to, for Stable Diffusion's text encoder
 
 
 def lower(unet: UNetMotionModel) -> Program:
@@ -125,7 +127,7 @@ def _motion(p: Builder, name: str, module: AnimateDiffTransformer3D, x: str) -> 
         for block in module.transformer_blocks:
             tokens = block(hidden_states=tokens, encoder_hidden_states=None, cross_attention_kwargs=None)
         tokens = module.proj_out(input=tokens).unflatten(0, (batch, pixels))
-        return tokens.permute(0, 2, 3, 1).reshape(x.shape) + x
+        return x + tokens.permute(0, 2, 3, 1).reshape(x.shape)
 
     return p.pixels(name, run, x, norm=module.norm)
 
@@ -181,3 +183,14 @@ def forward(
     rows = sample.transpose(1, 2).flatten(0, 1)
     output = execute({"sample": rows}, conditions).unflatten(0, (batch, frames)).transpose(1, 2)
     return UNetMotionOutput(sample=output) if return_dict else (output,)
+
+
+def example(unet: UNetMotionModel, batch: int, frames: int, height: int, width: int) -> dict:
+    """Arguments of the right shapes for one call; height and width in latent pixels."""
+    channels = unet.config.cross_attention_dim
+    channels = channels if isinstance(channels, int) else channels[0]
+    return {
+        "sample": torch.zeros(batch, unet.config.in_channels, frames, height, width),
+        "timestep": torch.tensor(0),
+        "encoder_hidden_states": torch.zeros(batch * frames, CLIP_TOKENS, channels),
+    }

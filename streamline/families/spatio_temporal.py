@@ -50,7 +50,9 @@ def lower(unet: UNetSpatioTemporalConditionModel) -> Program:
     p.block = "mid"
     require(unet.mid_block, UNetMidBlockSpatioTemporal)
     x = spatio_temporal_resnet(p, "mid.resnet.0", unet.mid_block.resnets[0], x)
-    for layer, (attention, resnet) in enumerate(zip(unet.mid_block.attentions, unet.mid_block.resnets[1:], strict=True)):
+    for layer, (attention, resnet) in enumerate(
+        zip(unet.mid_block.attentions, unet.mid_block.resnets[1:], strict=True)
+    ):
         x = spatio_temporal_transformer(p, f"mid.attention.{layer}", attention, x)
         x = spatio_temporal_resnet(p, f"mid.resnet.{layer + 1}", resnet, x)
 
@@ -103,6 +105,18 @@ def forward(
     )
     output = execute({"sample": sample.flatten(0, 1)}, conditions).unflatten(0, (batch, frames))
     return UNetSpatioTemporalConditionOutput(sample=output) if return_dict else (output,)
+
+
+def example(unet: UNetSpatioTemporalConditionModel, batch: int, frames: int, height: int, width: int) -> dict:
+    """Arguments of the right shapes for one call; height and width in latent pixels."""
+    channels, time_ids = unet.config.cross_attention_dim, unet.add_embedding.linear_1.in_features
+    channels = channels if isinstance(channels, int) else channels[0]
+    return {
+        "sample": torch.zeros(batch, frames, unet.config.in_channels, height, width),
+        "timestep": torch.tensor(0.0),
+        "encoder_hidden_states": torch.zeros(batch, 1, channels),
+        "added_time_ids": torch.zeros(batch, time_ids // unet.config.addition_time_embed_dim),
+    }
 
 
 def named_in_program_order(unet: UNetSpatioTemporalConditionModel) -> dict[str, TransformerSpatioTemporalModel]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import TemporalDecoder
 from diffusers.models.unets.unet_3d_blocks import MidBlockTemporalDecoder, UpBlockTemporalDecoder
@@ -27,7 +28,9 @@ def lower(decoder: TemporalDecoder) -> Program:
     require(decoder.mid_block, MidBlockTemporalDecoder)
     x = spatio_temporal_resnet(p, "mid.resnet.0", decoder.mid_block.resnets[0], x)
     # diffusers pairs resnets and attentions up to the shorter list, and so do we.
-    for layer, (resnet, attention) in enumerate(zip(decoder.mid_block.resnets[1:], decoder.mid_block.attentions, strict=False)):
+    for layer, (resnet, attention) in enumerate(
+        zip(decoder.mid_block.resnets[1:], decoder.mid_block.attentions, strict=False)
+    ):
         require(attention, Attention)
         x = p.frames(f"mid.attention.{layer}", lambda c, x, attention=attention: attention(x), x)
         x = spatio_temporal_resnet(p, f"mid.resnet.{layer + 1}", resnet, x)
@@ -62,3 +65,12 @@ def forward(
         shared={},
     )
     return execute({"sample": sample}, conditions)
+
+
+def example(decoder: TemporalDecoder, batch: int, frames: int, height: int, width: int) -> dict:
+    """Arguments of the right shapes for one call; height and width in latent pixels."""
+    return {
+        "sample": torch.zeros(batch * frames, decoder.conv_in.in_channels, height, width),
+        "image_only_indicator": torch.zeros(batch, frames),
+        "num_frames": frames,
+    }

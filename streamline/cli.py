@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-        return _complain("Memory is not enough; try more --slices, fewer --frames or a smaller --size.", FAILED)
+        return _complain("Memory is not enough; try more --slices or a smaller --size.", FAILED)
     print(answer)
     return 0
 

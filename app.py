@@ -1,0 +1,18 @@
+"""The app: python app.py [--host HOST] [--port PORT], or `demo` for a Hugging Face Space."""
+
+import argparse
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import ui
+
+demo = ui.build()
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Make videos in the browser.")
+    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (the first free one from 7860)")
+    options = parser.parse_args()
+    demo.launch(theme=ui.THEME, css=ui.CSS, footer_links=["api"], server_name=options.host, server_port=options.port)

@@ -64,15 +64,18 @@ class LiveTensors:
         """Let the peak start again from what is alive now."""
         self.peak_bytes = self.live_bytes
 
-    def _see(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage in self._known or storage.nbytes() == 0:
-            return
-        self._known.add(storage)
-        size = storage.nbytes()
-        self.live_bytes += size
+    def _knows(self, tensor: torch.Tensor) -> bool:
+        return tensor.untyped_storage() in self._known
+
+    def _see(self, made: list[torch.Tensor], given: list[torch.Tensor]) -> None:
+        for tensor in given:
+            self._known.add(tensor.untyped_storage())
+        for storage in (tensor.untyped_storage() for tensor in made):
+            if storage not in self._known:
+                self._known.add(storage)
+                self.live_bytes += storage.nbytes()
+                weakref.finalize(storage, self._drop, storage.nbytes()).atexit = False
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-        weakref.finalize(storage, self._drop, size).atexit = False
 
     def _drop(self, size: int) -> None:
         self.live_bytes -= size
@@ -84,10 +87,13 @@ class _Mode(TorchDispatchMode):
         self.counter = counter
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self.counter._see(leaf)
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        if not all(map(self.counter._knows, made)):
+            # A view of a tensor from before counting began is nothing new either.
+            given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+            self.counter._see(made, given)
         if func.namespace == "aten" and not func.is_view:
             self.counter.calls += 1
             if self.counter.keep_timeline:

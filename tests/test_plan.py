@@ -1,0 +1,65 @@
+"""Plans are plain data: they survive JSON, compare by value, and refuse what makes no sense in one sentence."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from networks import random_plan
+
+from streamline import Plan, PlanError, Slicing
+from streamline.plan import slicing_for
+
+BUNDLED_PLANS = sorted((Path(__file__).parent.parent / "assets" / "plans").glob("*.json"))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_plan_survives_json_and_pickle(seed):
+    plan = random_plan(seed)
+    assert Plan.from_json(plan.to_json()) == plan
+    assert pickle.loads(pickle.dumps(plan)) == plan
+    assert hash(Plan.from_dict(plan.to_dict())) == hash(plan)
+
+
+def test_a_named_block_goes_before_every_block():
+    plan = Plan(denoiser={"*": Slicing(2, 2), "up.3": Slicing(7, 5)}, decoder=Slicing(3, 1))
+    assert slicing_for(plan.denoiser, "up.3") == Slicing(7, 5)
+    assert slicing_for(plan.denoiser, "mid") == Slicing(2, 2)
+    assert slicing_for(plan.decoder, "up.3") == Slicing(3, 1)
+    assert slicing_for(Plan().denoiser, "mid") == Slicing(1, 1)
+
+
+@pytest.mark.parametrize("path", BUNDLED_PLANS, ids=lambda path: path.stem)
+def test_the_bundled_plans_can_be_read(path):
+    assert Plan.from_json(path.read_text()) == Plan.from_dict(json.loads(path.read_text()))
+
+
+def test_there_are_bundled_plans():
+    assert BUNDLED_PLANS
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Slicing(frames=0),
+        lambda: Slicing(pixels=-3),
+        lambda: Slicing(frames=2.5),
+        lambda: Slicing(frames=True),
+        lambda: Slicing(group=0),
+        lambda: Plan(guidance="sideways"),
+        lambda: Plan(denoiser=4),
+        lambda: Plan(denoiser={"mid": 4}),
+        lambda: Plan(decoder={3: Slicing()}),
+        lambda: Plan.from_json("{"),
+        lambda: Plan.from_json("[]"),
+        lambda: Plan.from_json('{"slices": 4}'),
+        lambda: Plan.from_json('{"denoiser": 4}'),
+        lambda: Plan.from_json('{"denoiser": {"mid": 4}}'),
+        lambda: Plan.from_json('{"denoiser": {"mid": {"rows": 4}}}'),
+    ],
+)
+def test_nonsense_is_refused_in_one_sentence(make):
+    with pytest.raises(PlanError) as error:
+        make()
+    sentence = str(error.value)
+    assert sentence.endswith(".") and "\n" not in sentence

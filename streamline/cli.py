@@ -1,4 +1,4 @@
-"""The command line: python -m streamline generate | models.
+"""The command line: python -m streamline generate | models | trace.
 
 Whatever is wrong with the input ends in one sentence on stderr and exit status 2. With --json, stdout holds
 exactly one JSON value; everything else that is said goes to stderr.
@@ -23,11 +23,13 @@ import transformers
 from PIL import Image
 from tqdm import tqdm
 
+from . import published, tracing
 from .catalog import MODELS, load
 from .errors import InputError, StreamlineError
-from .job import Job
+from .job import ANIMATEDIFF_FRAMES, Job
 from .plan import Plan, Slicing
 from .runner import Decoding, Event, Finished, Started, Step, run
+from .tracing import Trace
 from .video import check_path, export
 
 FAILED = 1
@@ -129,6 +131,34 @@ def models(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def trace(options: argparse.Namespace) -> str:
+    """What a published model needs at full size, as it is and by a plan, found without its weights."""
+    plan = _plan(options)
+    height, width = _size(options.size)
+    frames = options.frames or published.MODELS[options.model]["unet"].get("num_frames", ANIMATEDIFF_FRAMES)
+    job = Job(height=height, width=width, num_frames=frames)
+    size = {"height": job.height, "width": job.width, "num_frames": job.num_frames}
+    plans = {"original": None} | ({} if plan is None else {"streamlined": plan})
+    traces = {name: tracing.trace(options.model, **size, plan=plan) for name, plan in plans.items()}
+    if options.json:
+        rows = {name: {part: _summary(trace) for part, trace in parts.items()} for name, parts in traces.items()}
+        return json.dumps({"model": options.model, **size, **rows, "plan": plan and plan.to_dict()}, indent=2)
+    lines = [f"{options.model}, {frames} frames of {height}x{width} in float16, activations without weights"]
+    for part in ("denoiser", "decoder"):
+        for name, parts in traces.items():
+            found, original = parts[part], traces["original"][part]
+            lines.append(
+                f"  {part:8}  {name:11}  peak {found.peak_bytes / 2**30:6.2f} GiB  {found.calls:6} operator calls"
+                f"  ({found.peak_bytes / original.peak_bytes:.0%} of the memory,"
+                f" {found.calls / original.calls:.2f}x the calls)"
+            )
+    return "\n".join(lines)
+
+
+def _summary(trace: Trace) -> dict[str, int]:
+    return {"peak_bytes": trace.peak_bytes, "weights_bytes": trace.weights_bytes, "calls": trace.calls}
+
+
 class _Progress:
     """A bar on stderr that shows steps and the highest memory so far."""
 
@@ -185,20 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--motion-bucket", type=int, help="how much an image moves, 0 to 255 (127)")
     make.add_argument("--noise", type=float, help="how far the video may stray from the image (0.02)")
 
-    how = make.add_mutually_exclusive_group()
-    how.add_argument(
-        "--slices",
-        metavar="N | frames=N,pixels=N",
-        help=f"how finely to slice, and optionally group=N: the longest run of operators ({DEFAULT_SLICES})",
-    )
-    how.add_argument("--plan", metavar="FILE", help="a plan as JSON")
-    how.add_argument("--original", action="store_true", help="run the pipeline as diffusers does")
-    make.add_argument(
-        "--guidance",
-        choices=["together", "apart"],
-        help="the guidance halves as one batch, or one after the other with less memory (apart)",
-    )
-
+    _add_plan_options(make)
     make.add_argument("--base", help="another Stable Diffusion 1.5 model for animatediff")
     make.add_argument("--motion-adapter", help="another motion adapter for animatediff")
     make.add_argument("--device", help="cpu, cuda, cuda:1 ... (the GPU if there is one)")
@@ -209,7 +226,31 @@ def _parser() -> argparse.ArgumentParser:
     names = commands.add_parser("models", help="list the models with a name", allow_abbrev=False)
     names.set_defaults(command=models)
     names.add_argument("--json", action="store_true", help="print JSON")
+
+    look = commands.add_parser("trace", help="memory of a published model at full size", allow_abbrev=False)
+    look.set_defaults(command=trace)
+    look.add_argument("--model", choices=published.MODELS, default="svd", help="(%(default)s)")
+    look.add_argument("--size", metavar="HEIGHTxWIDTH", default="576x1024", help="in pixels (%(default)s)")
+    look.add_argument("--frames", type=int, help="how many (as the model is made for)")
+    _add_plan_options(look)
+    look.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
+
+
+def _add_plan_options(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--slices",
+        metavar="N | frames=N,pixels=N",
+        help=f"how finely to slice, and optionally group=N: the longest run of operators ({DEFAULT_SLICES})",
+    )
+    how.add_argument("--plan", metavar="FILE", help="a plan as JSON")
+    how.add_argument("--original", action="store_true", help="run the pipeline as diffusers does")
+    parser.add_argument(
+        "--guidance",
+        choices=["together", "apart"],
+        help="the guidance halves as one batch, or one after the other with less memory (apart)",
+    )
 
 
 def _plan(options: argparse.Namespace) -> Plan | None:

@@ -15,14 +15,29 @@ CASES = [(kind, seed) for kind in KINDS for seed in range(30)]
 
 
 @pytest.mark.parametrize(("kind", "seed"), CASES)
-def test_a_random_plan_gives_the_original_result(kind, seed):
+def test_a_random_plan_gives_the_original_result(kind, seed, record_property):
     case, plan = KINDS[kind](seed), random_plan(seed)
     expected = case.original()
     with torch.no_grad():
         result = run_network(case.network, plan.denoiser, plan.guidance == "apart", **case.arguments)
     result = case.read(result)
     assert result.shape == expected.shape
-    assert (result - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    error = ((result - expected).abs().max() / expected.abs().max()).item()
+    record_property(f"error: {kind}, relative, float32", error)
+    assert error <= TOLERANCE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(200, 205))
+def test_what_differs_is_rounding(kind, seed, record_property):
+    """In float64 the difference all but vanishes: the arithmetic is the same, only its order is not."""
+    case, plan = KINDS[kind](seed).double(), random_plan(seed)
+    expected = case.original()
+    with torch.no_grad():
+        result = case.read(run_network(case.network, plan.denoiser, plan.guidance == "apart", **case.arguments))
+    error = ((result - expected).abs().max() / expected.abs().max()).item()
+    record_property(f"error: {kind}, relative, float64", error)
+    assert error <= 1e-12
 
 
 @pytest.mark.parametrize("kind", KINDS)

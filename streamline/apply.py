@@ -8,12 +8,16 @@ from types import TracebackType
 from diffusers import (
     AnimateDiffControlNetPipeline,
     AnimateDiffPipeline,
+    AnimateDiffSDXLPipeline,
     AnimateDiffSparseControlNetPipeline,
     AnimateDiffVideoToVideoControlNetPipeline,
     AnimateDiffVideoToVideoPipeline,
     DiffusionPipeline,
+    PIAPipeline,
     StableVideoDiffusionPipeline,
 )
+from diffusers.models.attention_processor import Attention
+from diffusers.utils.torch_utils import is_compiled_module
 from torch import Tensor, nn
 
 from .conditions import Conditions
@@ -29,6 +33,8 @@ PIPELINES = (
     AnimateDiffSparseControlNetPipeline,
     AnimateDiffVideoToVideoPipeline,
     AnimateDiffVideoToVideoControlNetPipeline,
+    AnimateDiffSDXLPipeline,
+    PIAPipeline,
 )
 
 
@@ -38,15 +44,16 @@ class Applied:
     def __init__(self, pipe: DiffusionPipeline, plan: Plan) -> None:
         self.pipe = pipe
         self.plan = plan
-        self._undo = [
-            _install(pipe.unet, plan.denoiser, apart=plan.guidance == "apart"),
-            _install(pipe.vae.decoder, plan.decoder, apart=plan.guidance == "apart"),
+        slicings = (plan.denoiser, plan.decoder)
+        self._forwards = [
+            _Forward(network, slicing, apart=plan.guidance == "apart")
+            for network, slicing in zip(_networks(pipe), slicings, strict=True)
         ]
 
     def restore(self) -> None:
         """Give the pipeline its own forwards back; calling it again does nothing."""
-        while self._undo:
-            self._undo.pop()()
+        while self._forwards:
+            self._forwards.pop().remove()
 
     def __enter__(self) -> Applied:
         return self
@@ -59,41 +66,28 @@ def apply(pipe: DiffusionPipeline, plan: Plan) -> Applied:
     """Run a pipeline's UNet and decoder by a plan until restored; use it in a `with` statement.
 
     Everything else about the pipeline stays as it is: schedulers, callbacks, LoRA, attention processors and
-    `enable_model_cpu_offload` work as before.
+    `enable_model_cpu_offload` work as before, whether set before or after.
 
-    Raises UnsupportedError, and leaves the pipeline alone, when it cannot be run exactly.
+    Raises UnsupportedError, and leaves the pipeline alone, when it cannot be run exactly. What makes it so only
+    later raises the same error from the pipeline's next call.
     """
     if not isinstance(pipe, PIPELINES):
         known = ", ".join(kind.__name__ for kind in PIPELINES)
         raise UnsupportedError(f"{type(pipe).__name__} cannot be streamlined; these can: {known}.")
-    for network in (pipe.unet, pipe.vae.decoder):
-        check(network)
+    for network in _networks(pipe):
+        _check_replaceable(network)
+        _check_parts(network)
+        family_of(network).lower(network)
     return Applied(pipe, plan)
 
 
-def check(network: nn.Module) -> None:
-    """Raise UnsupportedError, naming the obstacle, if a network cannot be run as a program as it stands."""
-    family_of(network).lower(network)
-    if any(isinstance(network.__dict__.get(name), _Forward) for name in ("forward", "_old_forward")):
-        raise UnsupportedError("This pipeline is streamlined already; restore it before applying another plan.")
-    if network._compiled_call_impl is not None:
-        raise UnsupportedError(f"{type(network).__name__} is compiled as a whole; compile its blocks instead.")
-    for name, module in network.named_modules():
-        hooks = getattr(module, "_diffusers_hook", None)
-        if hooks is not None and hooks.hooks:
-            hook = next(iter(hooks.hooks))
-            raise UnsupportedError(f"The diffusers hook {hook!r} on {name or type(network).__name__} is not supported.")
-        if name and hasattr(module, "_hf_hook"):
-            raise UnsupportedError("Sequential CPU offload is not supported; enable_model_cpu_offload is.")
-
-
-class _Forward(functools.partial):
-    """Marks a forward as ours, so that it is found again under whatever a hook has wrapped around it."""
-
-
 def run_network(network: nn.Module, slicing: BlockSlicing, apart: bool, *args: object, **kwargs: object) -> object:
-    """What the network's own forward does, by a plan. Lowered at every call, so it follows every change made since."""
+    """What the network's own forward does, by a plan. Lowered at every call, so it follows every change made since.
+
+    Raises UnsupportedError, naming the obstacle, if the network cannot be run as a program as it stands.
+    """
     family = family_of(network)
+    _check_parts(network)
 
     def execute(values: dict[str, Tensor], conditions: Conditions) -> Tensor:
         return Executor.prepare(family.lower(network), slicing, apart=apart)(values, conditions)
@@ -101,22 +95,89 @@ def run_network(network: nn.Module, slicing: BlockSlicing, apart: bool, *args: o
     return family.forward(network, execute, *args, **kwargs)
 
 
-def _install(network: nn.Module, slicing: BlockSlicing, *, apart: bool):
-    """Replace the innermost forward of one network instance; returns the function that undoes it."""
-    # accelerate's hooks keep the forward they wrap in _old_forward: inside them is where ours belongs.
-    slot = "_old_forward" if "_old_forward" in network.__dict__ else "forward"
-    before = network.__dict__.get(slot)
-    ours = _Forward(run_network, network, slicing, apart)
-    functools.update_wrapper(ours, getattr(network, slot))
-    network.__dict__[slot] = ours
+def _networks(pipe: DiffusionPipeline) -> tuple[nn.Module, nn.Module]:
+    """What a plan is for: the denoiser and the decoder (or the autoencoder itself, to be refused by its name)."""
+    return pipe.unet, getattr(pipe.vae, "decoder", pipe.vae)
 
-    def undo() -> None:
-        # A hook added or removed meanwhile has moved our forward from one slot to the other.
-        for name in ("forward", "_old_forward"):
-            if network.__dict__.get(name) is ours:
-                if before is None and name == "forward":
-                    del network.__dict__[name]
-                else:
-                    network.__dict__[name] = before if before is not None else type(network).forward.__get__(network)
 
-    return undo
+def _check_replaceable(network: nn.Module) -> None:
+    """Refuse a network whose forward is not its class's own, but for a hook of accelerate around it."""
+    kind = type(network).__name__
+    if is_compiled_module(network) or getattr(network, "_compiled_call_impl", None) is not None:
+        raise UnsupportedError("A network compiled as a whole is not supported; compile its transformer blocks.")
+    family_of(network)
+    forward = vars(network).get(_slot(network), type(network).forward)
+    if isinstance(forward, _Forward):
+        raise UnsupportedError("This pipeline is streamlined already; restore it before applying another plan.")
+    if getattr(forward, "__func__", forward) is not type(network).forward and not _diffusers_hooks(network):
+        raise UnsupportedError(f"The forward of this {kind} was replaced by another; take that off first.")
+
+
+def _check_parts(network: nn.Module) -> None:
+    """Refuse what reaches into a network and would be passed over, or would look across slices."""
+    kind = type(network).__name__
+    for module in network.modules():
+        if hooks := _diffusers_hooks(module):
+            raise UnsupportedError(
+                f"The diffusers hook {hooks[0]!r} on {kind} is not supported; remove it, or use "
+                "enable_model_cpu_offload to save memory."
+            )
+        if "_hf_hook" in vars(module) and module is not network:
+            raise UnsupportedError(
+                f"Weights that come and go inside {kind} (sequential CPU offload, a device map over its parts) "
+                "are not supported; enable_model_cpu_offload is."
+            )
+        if isinstance(module, Attention) and not _keeps_rows_apart(processor := type(module.processor)):
+            raise UnsupportedError(
+                f"The attention processor {processor.__name__} is not known to treat frames and pixels apart, so "
+                "it is not supported; those of diffusers.models.attention_processor are."
+            )
+        if vars(module).get("_chunk_dim") == 0 and (module._chunk_size or 1) > 1:
+            raise UnsupportedError(
+                f"Feed-forward chunks of {module._chunk_size} along dimension 0 do not divide every slice; use "
+                "chunks of 1, or dim=1."
+            )
+
+
+def _diffusers_hooks(module: nn.Module) -> list[str]:
+    registry = vars(module).get("_diffusers_hook")
+    return list(registry.hooks) if registry is not None else []
+
+
+def _keeps_rows_apart(processor: type) -> bool:
+    """Perturbed attention guidance (PAG) takes the batch apart by position, which slices do not keep."""
+    return processor.__module__ == Attention.__module__ and "PAG" not in processor.__name__
+
+
+def _slot(network: nn.Module) -> str:
+    """Where the innermost forward of an instance is kept: accelerate's hooks move what they wrap."""
+    return "_old_forward" if "_old_forward" in vars(network) else "forward"
+
+
+class _Forward:
+    """A network's forward while a plan is at work on it.
+
+    Installed innermost, within a hook of accelerate if there is one: hooks move weights, this runs them.
+    Whoever still holds it after it was removed gets the network's own forward.
+    """
+
+    def __init__(self, network: nn.Module, slicing: BlockSlicing, *, apart: bool) -> None:
+        self._network = network
+        self._before = vars(network).get(_slot(network))
+        self._run = functools.partial(run_network, network, slicing, apart)
+        functools.update_wrapper(self, type(network).forward.__get__(network))
+        vars(network)[_slot(network)] = self
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        return self._run(*args, **kwargs)
+
+    def remove(self) -> None:
+        """Put back what was there, also where a hook added or removed meanwhile has moved this."""
+        own, attributes = self.__wrapped__, vars(self._network)
+        self._run = own
+        if attributes.get("_old_forward") is self:
+            attributes["_old_forward"] = self._before or own
+        elif attributes.get("forward") is self and self._before is not None:
+            attributes["forward"] = self._before
+        elif attributes.get("forward") is self:
+            del attributes["forward"]

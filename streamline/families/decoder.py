@@ -14,7 +14,7 @@ from torch import Tensor
 from ..conditions import Conditions
 from ..errors import UnsupportedError
 from ..program import Builder, Program
-from .layers import project_out, require, resnet, upsample
+from .layers import project_out, require, require_open, resnet, upsample
 
 
 def lower(decoder: Decoder) -> Program:
@@ -23,7 +23,7 @@ def lower(decoder: Decoder) -> Program:
     x = p.frames("in", lambda c, x: decoder.conv_in(x), "sample")
 
     p.block = "mid"
-    require(decoder.mid_block, UNetMidBlock2D)
+    require_open(decoder.mid_block, UNetMidBlock2D)
     x = _resnet(p, "mid.resnet.0", decoder.mid_block.resnets[0], x)
     for layer, attention in enumerate(decoder.mid_block.attentions):
         if attention is not None:
@@ -32,7 +32,7 @@ def lower(decoder: Decoder) -> Program:
         x = _resnet(p, f"mid.resnet.{layer + 1}", decoder.mid_block.resnets[layer + 1], x)
 
     for index, block in enumerate(decoder.up_blocks):
-        require(block, UpDecoderBlock2D)
+        require_open(block, UpDecoderBlock2D)
         p.block = f"up.{index}"
         for layer, child in enumerate(block.resnets):
             x = _resnet(p, f"{p.block}.resnet.{layer}", child, x)

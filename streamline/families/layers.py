@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.resnet import Downsample2D, ResnetBlock2D, SpatioTemporalResBlock, Upsample2D
+from diffusers.models.resnet import (
+    Downsample2D,
+    ResnetBlock2D,
+    SpatioTemporalResBlock,
+    TemporalResnetBlock,
+    Upsample2D,
+)
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from diffusers.pipelines.free_noise_utils import SplitInferenceModule
 from torch import Tensor, nn
 
 from ..conditions import Conditions
@@ -24,10 +31,27 @@ def to_rows(video: Tensor) -> Tensor:
 
 
 def require(module: nn.Module, *kinds: type[nn.Module]) -> None:
-    """Raise UnsupportedError unless the module is exactly of one of these classes, whose insides are known."""
+    """Raise UnsupportedError unless the module is exactly of one of these classes, whose insides are known.
+
+    FreeNoise's split inference wraps modules that are called, and calls them piece by piece: that goes with
+    slices, so what counts is the module inside.
+    """
+    if isinstance(module, SplitInferenceModule):
+        module = module.module
     if type(module) not in kinds:
         known = " or ".join(kind.__name__ for kind in kinds)
         raise UnsupportedError(f"This network has a {type(module).__name__} where a {known} was expected.")
+
+
+def require_open(module: nn.Module, *kinds: type[nn.Module]) -> None:
+    """Require a class whose parts are called in its place, and that nothing waits for it to be called itself."""
+    require(module, *kinds)
+    hooks = module._forward_pre_hooks or module._forward_hooks
+    if hooks or "forward" in module.__dict__ or module._compiled_call_impl is not None:
+        raise UnsupportedError(
+            f"A {type(module).__name__} is run part by part, so hooks on it, a replaced forward or compiling it "
+            "would have no effect; use them on its parts, or on the whole network."
+        )
 
 
 def resnet(p: Builder, name: str, block: nn.Module, x: str) -> str:
@@ -40,9 +64,12 @@ def spatio_temporal_resnet(p: Builder, name: str, block: SpatioTemporalResBlock,
 
     The temporal resnet is opened because both its norms span frames and pixels.
     """
-    require(block, SpatioTemporalResBlock)
+    require_open(block, SpatioTemporalResBlock)
     require(block.spatial_res_block, ResnetBlock2D)
     temporal = block.temporal_res_block
+    require_open(temporal, TemporalResnetBlock)
+    require_open(temporal.norm1, nn.GroupNorm)
+    require_open(temporal.norm2, nn.GroupNorm)
 
     def first_half(norm: nn.Module, c: Conditions, x: Tensor) -> Tensor:
         hidden = temporal.conv1(temporal.nonlinearity(norm(to_video(x, c.batch))))
@@ -65,7 +92,7 @@ def spatio_temporal_resnet(p: Builder, name: str, block: SpatioTemporalResBlock,
 
 def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioTemporalModel, x: str) -> str:
     """TransformerSpatioTemporalModel: spatial and temporal transformer blocks in turn, on tokens."""
-    require(model, TransformerSpatioTemporalModel)
+    require_open(model, TransformerSpatioTemporalModel)
 
     def enter(c: Conditions, x: Tensor) -> Tensor:
         return model.proj_in(model.norm(x).flatten(2).transpose(1, 2))

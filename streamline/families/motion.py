@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ..conditions import Conditions
 from ..errors import UnsupportedError
 from ..program import Builder, Program
-from .layers import downsample, project_out, require, resnet, to_video, upsample
+from .layers import downsample, project_out, require, require_open, resnet, to_video, upsample
 from .spatio_temporal import as_timesteps, needs_resize
 
 CLIP_TOKENS = 77  # the length diffusers pads a prompt to, for Stable Diffusion's text encoder
@@ -38,7 +38,7 @@ def lower(unet: UNetMotionModel) -> Program:
     x = p.frames("in", lambda c, x: unet.conv_in(x), "sample")
     skips = [x]
     for index, block in enumerate(unet.down_blocks):
-        require(block, CrossAttnDownBlockMotion, DownBlockMotion)
+        require_open(block, CrossAttnDownBlockMotion, DownBlockMotion)
         p.block = f"down.{index}"
         for layer in range(len(block.resnets)):
             x = _layer(p, block, layer, x)
@@ -51,7 +51,7 @@ def lower(unet: UNetMotionModel) -> Program:
     x = _mid(p, unet.mid_block, x)
 
     for index, block in enumerate(unet.up_blocks):
-        require(block, CrossAttnUpBlockMotion, UpBlockMotion)
+        require_open(block, CrossAttnUpBlockMotion, UpBlockMotion)
         p.block = f"up.{index}"
         for layer in range(len(block.resnets)):
             x = _join(p, f"{p.block}.join.{layer}", block, len(skips) - 1, x, skips.pop())
@@ -74,7 +74,7 @@ def _mid(p: Builder, block: nn.Module | None, x: str) -> str:
     if isinstance(block, UNetMidBlock2DCrossAttn):
         x = p.frames("mid.spatial", lambda c, x: block(x, temb=c["emb"], **_text(c)), x)
     elif block is not None:
-        require(block, UNetMidBlockCrossAttnMotion)
+        require_open(block, UNetMidBlockCrossAttnMotion)
         x = resnet(p, "mid.resnet.0", block.resnets[0], x)
         for layer, attention in enumerate(block.attentions):
             x = _attention(p, f"mid.attention.{layer}", attention, x)
@@ -105,7 +105,7 @@ def _join(p: Builder, name: str, block: nn.Module, position: int, x: str, skip: 
 
 def _attention(p: Builder, name: str, model: nn.Module, x: str) -> str:
     require(model, Transformer2DModel, DualTransformer2DModel)
-    return p.frames(name, lambda c, x: model(x, return_dict=False, **_text(c))[0], x)
+    return p.frames(name, lambda c, x: model(hidden_states=x, return_dict=False, **_text(c))[0], x)
 
 
 def _text(c: Conditions) -> dict[str, Any]:
@@ -117,7 +117,8 @@ def _text(c: Conditions) -> dict[str, Any]:
 
 def _motion(p: Builder, name: str, module: AnimateDiffTransformer3D, x: str) -> str:
     """A motion module, opened because its norm spans frames and pixels; its transformer blocks are called."""
-    require(module, AnimateDiffTransformer3D)
+    require_open(module, AnimateDiffTransformer3D)
+    require_open(module.norm, nn.GroupNorm)
 
     def run(norm: nn.Module, c: Conditions, x: Tensor) -> Tensor:
         video = to_video(x, c.batch)
@@ -166,14 +167,19 @@ def forward(
         images = [image.repeat_interleave(frames, dim=0) for image in images]
         encoder_hidden_states = (encoder_hidden_states, images)
 
+    def for_each_row(residual: Tensor | None) -> Tensor | None:
+        """A residual may be one for all rows, which a slice of them could not tell."""
+        return None if residual is None else residual.expand(batch * frames, *residual.shape[1:])
+
+    skip_residuals = down_block_additional_residuals
     conditions = Conditions(
         batch,
         frames,
         rows={
             "emb": emb.repeat_interleave(frames, dim=0),
             "encoder_hidden_states": encoder_hidden_states,
-            "skip_residuals": down_block_additional_residuals,
-            "mid_residual": mid_block_additional_residual,
+            "skip_residuals": skip_residuals and [for_each_row(residual) for residual in skip_residuals],
+            "mid_residual": for_each_row(mid_block_additional_residual),
         },
         shared={
             "cross_attention_kwargs": cross_attention_kwargs,

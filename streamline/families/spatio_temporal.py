@@ -23,7 +23,7 @@ from .layers import (
     downsample,
     frame_positions,
     project_out,
-    require,
+    require_open,
     spatio_temporal_resnet,
     spatio_temporal_transformer,
     upsample,
@@ -36,7 +36,7 @@ def lower(unet: UNetSpatioTemporalConditionModel) -> Program:
     x = p.frames("in", lambda c, x: unet.conv_in(x), "sample")
     skips = [x]
     for index, block in enumerate(unet.down_blocks):
-        require(block, CrossAttnDownBlockSpatioTemporal, DownBlockSpatioTemporal)
+        require_open(block, CrossAttnDownBlockSpatioTemporal, DownBlockSpatioTemporal)
         p.block = f"down.{index}"
         for layer, resnet in enumerate(block.resnets):
             x = spatio_temporal_resnet(p, f"{p.block}.resnet.{layer}", resnet, x)
@@ -48,7 +48,7 @@ def lower(unet: UNetSpatioTemporalConditionModel) -> Program:
             skips.append(x)
 
     p.block = "mid"
-    require(unet.mid_block, UNetMidBlockSpatioTemporal)
+    require_open(unet.mid_block, UNetMidBlockSpatioTemporal)
     x = spatio_temporal_resnet(p, "mid.resnet.0", unet.mid_block.resnets[0], x)
     for layer, (attention, resnet) in enumerate(
         zip(unet.mid_block.attentions, unet.mid_block.resnets[1:], strict=True)
@@ -57,7 +57,7 @@ def lower(unet: UNetSpatioTemporalConditionModel) -> Program:
         x = spatio_temporal_resnet(p, f"mid.resnet.{layer + 1}", resnet, x)
 
     for index, block in enumerate(unet.up_blocks):
-        require(block, CrossAttnUpBlockSpatioTemporal, UpBlockSpatioTemporal)
+        require_open(block, CrossAttnUpBlockSpatioTemporal, UpBlockSpatioTemporal)
         p.block = f"up.{index}"
         for layer, resnet in enumerate(block.resnets):
             x = p.frames(f"{p.block}.join.{layer}", lambda c, x, skip: torch.cat([x, skip], dim=1), x, skips.pop())

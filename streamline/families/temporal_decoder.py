@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..conditions import Conditions
 from ..program import Builder, Program
-from .layers import project_out, require, spatio_temporal_resnet, to_rows, to_video, upsample
+from .layers import project_out, require, require_open, spatio_temporal_resnet, to_rows, to_video, upsample
 
 
 def lower(decoder: TemporalDecoder) -> Program:
@@ -25,7 +25,7 @@ def lower(decoder: TemporalDecoder) -> Program:
     x = p.frames("in", lambda c, x: decoder.conv_in(x), "sample")
 
     p.block = "mid"
-    require(decoder.mid_block, MidBlockTemporalDecoder)
+    require_open(decoder.mid_block, MidBlockTemporalDecoder)
     x = spatio_temporal_resnet(p, "mid.resnet.0", decoder.mid_block.resnets[0], x)
     # diffusers pairs resnets and attentions up to the shorter list, and so do we.
     for layer, (resnet, attention) in enumerate(
@@ -39,7 +39,7 @@ def lower(decoder: TemporalDecoder) -> Program:
     if up_dtype != next(decoder.mid_block.parameters()).dtype:
         x = p.frames("mid.cast", lambda c, x: x.to(up_dtype), x)
     for index, block in enumerate(decoder.up_blocks):
-        require(block, UpBlockTemporalDecoder)
+        require_open(block, UpBlockTemporalDecoder)
         p.block = f"up.{index}"
         for layer, resnet in enumerate(block.resnets):
             x = spatio_temporal_resnet(p, f"{p.block}.resnet.{layer}", resnet, x)

@@ -32,7 +32,7 @@ find_python() {
 }
 
 has_gpu() {
-    nvidia-smi -L 2>/dev/null | grep -q GPU
+    [[ $(nvidia-smi -L 2>/dev/null) == *GPU* ]]
 }
 
 reachable() {
@@ -45,7 +45,7 @@ torch_source() {
     if [[ $(uname -s) != Linux ]] || has_gpu; then
         return
     fi
-    if "$VENV_PYTHON" -m pip config list | grep -qE 'index|find-links'; then
+    if [[ $("$VENV_PYTHON" -m pip config list) =~ index|find-links ]]; then
         return
     fi
     if reachable "$CPU_TORCH/torch/"; then

@@ -1,0 +1,142 @@
+"""The command line as users meet it: a process, its two streams and its exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import untrained
+from PIL import Image
+
+from streamline import MODELS, Plan, Slicing
+from streamline.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def streamline(*arguments, **options):
+    command = [sys.executable, "-m", "streamline", *map(str, arguments)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Both families as folders, an image and a plan."""
+    folder = tmp_path_factory.mktemp("cli")
+    untrained.animatediff().save_pretrained(folder / "animatediff")
+    untrained.svd().save_pretrained(folder / "svd")
+    Image.radial_gradient("L").save(folder / "image.png")
+    plan = Plan(denoiser={"mid": Slicing(frames=2)}, guidance="together")
+    (folder / "plan.json").write_text(plan.to_json())
+    return folder
+
+
+def test_json_is_one_object_with_everything_about_the_run(folder):
+    out = folder / "text.mp4"
+    done = streamline(
+        "generate", "--model", folder / "animatediff", "--prompt", "a cat", "--seed", 5, "--frames", 4,
+        "--steps", 2, "--slices", "frames=2,pixels=3", "--out", out, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["output"] == str(out) and out.read_bytes()[4:8] == b"ftyp"
+    assert answer["seed"] == answer["job"]["seed"] == 5
+    assert len(answer["step_seconds"]) == 2 and sum(answer["step_seconds"]) <= answer["seconds"]
+    assert answer["peak_bytes"] > answer["weights_bytes"] > 0
+    slicing = Slicing(frames=2, pixels=3)
+    assert Plan.from_dict(answer["plan"]) == Plan(denoiser=slicing, decoder=slicing, guidance="apart")
+    assert "denoising" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["--original", "--plan"])
+def test_an_image_becomes_a_video_by_a_plan_or_as_in_diffusers(folder, capsys, how):
+    value = [str(folder / "plan.json")] if how == "--plan" else []
+    status = main(
+        ["generate", "--model", str(folder / "svd"), "--image", str(folder / "image.png"), "--size", "32x48",
+         "--steps", "1", "--out", str(folder / f"image{how}.mp4"), "--json", how, *value]
+    )  # fmt: skip
+    assert status == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["job"]["height"], answer["job"]["width"]) == (32, 48)
+    if how == "--original":
+        assert answer["plan"] is None
+    else:
+        assert Plan.from_dict(answer["plan"]) == Plan.from_json((folder / "plan.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--frames", "0"], "number of frames"),
+        (["--frames", "many"], "invalid int value"),
+        (["--size", "big"], "HEIGHTxWIDTH"),
+        (["--slices", "0"], "at least 1"),
+        (["--slices", "rows=2"], "--slices"),
+        (["--slices", "4", "--original"], "not allowed with"),
+        (["--original", "--guidance", "apart"], "goes with --slices"),
+        (["--plan", "nowhere.json"], "cannot be read"),
+        (["--plan", "pyproject.toml"], "not valid JSON"),
+        (["--image", "pyproject.toml"], "no picture"),
+        (["--out", "nowhere/out.mp4"], "no folder"),
+        (["--out", "out.gif"], "must end in .mp4"),
+        (["--model", "nonesuch"], "not a folder"),
+        (["--model", "svd-xt", "--image", "{folder}/image.png"], "not on this machine"),
+        (["--model", "{folder}/svd"], "give one"),
+        (["--model", "{folder}/animatediff"], "write a prompt"),
+        (["--colour"], "unrecognized"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(folder, capsys, monkeypatch, arguments, sentence):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert _status(["generate", *(argument.format(folder=folder) for argument in arguments)]) == 2
+    _assert_one_sentence(*capsys.readouterr(), sentence)
+
+
+def test_bad_input_to_the_process(folder):
+    done = streamline("generate", "--image", "pyproject.toml")
+    assert done.returncode == 2
+    _assert_one_sentence(done.stdout, done.stderr, "no picture")
+
+
+def test_ctrl_c_ends_quietly(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamline", "generate", "--model", folder / "animatediff",
+         "--prompt", "a cat", "--steps", "1000", "--out", folder / "never.mp4"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    seen = ""
+    while "step/s" not in seen:
+        seen += process.stderr.read(1)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == "" and "Traceback" not in seen + stderr
+    assert stderr.rstrip().endswith("streamline: Stopped.")
+    assert not list(folder.glob("*never*"))
+
+
+def test_models_are_listed(capsys):
+    assert main(["models", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == [model.name for model in MODELS]
+    assert {row["name"]: row["here"] for row in rows} == {model.name: model.is_here for model in MODELS}
+    assert main(["models"]) == 0
+    table = capsys.readouterr().out
+    assert all(model.name in table for model in MODELS)
+
+
+def _status(arguments):
+    try:
+        return main(arguments)
+    except SystemExit as end:  # how argparse ends
+        return end.code
+
+
+def _assert_one_sentence(stdout, stderr, sentence):
+    assert stdout == ""
+    assert sentence.lower() in stderr.lower()
+    assert stderr.startswith("streamline: ") and len(stderr.splitlines()) == 1

@@ -1,0 +1,58 @@
+"""Videos play everywhere and show the frames that were made."""
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from PIL import Image
+
+from streamline import InputError, contact_sheet, export
+
+
+def clip(width=64, height=48, frames=5):
+    """A bright square that moves right over a colour gradient."""
+    y, x = np.mgrid[0:height, 0:width]
+    background = np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 90)], axis=-1)
+    clip = np.repeat(background[None].astype(np.uint8), frames, axis=0)
+    for index, frame in enumerate(clip):
+        frame[10:20, 5 * index : 5 * index + 10] = (250, 20, 20)
+    return [Image.fromarray(frame) for frame in clip]
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (33, 31), (512, 400)])
+def test_an_exported_video_shows_its_frames(tmp_path, width, height):
+    frames = clip(width, height)
+    path = export(frames, tmp_path / "clip.mp4", fps=8)
+    read = iio.imread(path, plugin="FFMPEG")
+    details = iio.immeta(path, plugin="FFMPEG")
+    assert details["codec"] == "h264" and details["pix_fmt"].startswith("yuv420p") and details["fps"] == 8
+    assert len(read) == len(frames)
+    factor = max(1, 384 // min(width, height))
+    assert read.shape[1] == -(-height * factor // 2) * 2 and read.shape[2] == -(-width * factor // 2) * 2
+    shown = read[:, : height * factor, : width * factor].astype(float)
+    made = np.stack([np.asarray(frame).repeat(factor, 0).repeat(factor, 1) for frame in frames])
+    assert 10 * np.log10(255**2 / np.mean((shown - made) ** 2)) > 30
+    assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_failed_export_leaves_nothing_behind(tmp_path):
+    (tmp_path / "clip.mp4").write_text("the one before")
+    frames = [Image.new("RGB", (64, 64)), Image.new("RGB", (32, 32))]
+    with pytest.raises(ValueError, match="size"):
+        export(frames, tmp_path / "clip.mp4")
+    assert (tmp_path / "clip.mp4").read_text() == "the one before"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["clip.gif", "clip", "nowhere/clip.mp4"])
+def test_paths_that_cannot_be_written_are_refused(tmp_path, name):
+    with pytest.raises(InputError):
+        export(clip(), tmp_path / name)
+
+
+def test_a_contact_sheet_holds_every_frame():
+    frames = [Image.new("RGB", (128, 128), (index * 20, 0, 0)) for index in range(10)]
+    sheet = np.asarray(contact_sheet(frames, columns=4, gap=4))
+    assert sheet.shape == (3 * 132 - 4, 4 * 132 - 4, 3)
+    for index in range(10):
+        assert tuple(sheet[index // 4 * 132 + 64, index % 4 * 132 + 64]) == (index * 20, 0, 0)
+    assert tuple(sheet[2 * 132 + 64, 3 * 132 + 64]) == (255, 255, 255)

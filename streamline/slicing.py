@@ -30,7 +30,8 @@ def cut(axis: Axis, value: Tensor, start: int, stop: int) -> Tensor:
         return value[start:stop]
     if _is_tokens(value):
         return value[:, start:stop]
-    return value.flatten(2)[:, :, start:stop].unsqueeze(3)
+    # view, not flatten: where a copy would be needed, what is written to the slice would be lost.
+    return value.view(*value.shape[:2], -1)[:, :, start:stop].unsqueeze(3)
 
 
 def whole(axis: Axis, value: Tensor) -> Tensor:

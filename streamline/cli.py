@@ -1,4 +1,4 @@
-"""The command line: python -m streamline generate | models | trace.
+"""The command line: python -m streamline generate | compare | models | trace.
 
 Whatever is wrong with the input ends in one sentence on stderr and exit status 2. With --json, stdout holds
 exactly one JSON value; everything else that is said goes to stderr.
@@ -20,6 +20,7 @@ from typing import NoReturn
 import diffusers
 import torch
 import transformers
+from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm import tqdm
 
@@ -27,10 +28,12 @@ from . import published, tracing
 from .catalog import MODELS, load
 from .errors import InputError, StreamlineError
 from .job import ANIMATEDIFF_FRAMES, Job
+from .naive import run_naive
+from .naive import run_naive
 from .plan import Plan, Slicing
-from .runner import Decoding, Event, Finished, Started, Step, run
+from .runner import Decoding, Event, Finished, Result, Started, Step, run
 from .tracing import Trace
-from .video import check_path, export
+from .video import check_path, comparison_sheet, export, largest_difference, save_picture
 
 FAILED = 1
 BAD_INPUT = 2
@@ -59,8 +62,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def generate(options: argparse.Namespace) -> str:
     """Make a video and write it; returns what to print."""
-    output = check_path(options.out)
+    output = check_path(options.out, ".mp4")
     plan = _plan(options)
+    pipe, job, image = _prepare(options)
+    with _Progress() as progress:
+        result = run(pipe, job, plan, image, on_event=progress)
+    export(result.frames, output, job.fps)
+
+    if options.json:
+        about = {"output": str(output), "model": options.model}
+        return json.dumps(about | result.to_dict() | {"versions": _versions()}, indent=2)
+    return f"{output}: {job.num_frames} frames of {job.height}x{job.width}, {_took(result)}"
+
+
+def compare(options: argparse.Namespace) -> str:
+    """Make a video as it is, by a plan and clip by clip, and put all frames on one picture."""
+    output = check_path(options.out, ".png")
+    plan = _plan(options)
+    pipe, job, image = _prepare(options)
+    with _Progress() as progress:
+        results = {"original": run(pipe, job, None, image, progress)}
+    with _Progress() as progress:
+        results["streamlined"] = run(pipe, job, plan, image, progress)
+    if options.naive:
+        with _Progress() as progress:
+            results["clip by clip"] = run_naive(pipe, job, image, on_event=progress)
+    difference = largest_difference(results["original"].frames, results["streamlined"].frames)
+    rows = {f"{name}: {_took(result)}": result.frames for name, result in results.items()}
+    save_picture(comparison_sheet(rows), output)
+
+    if options.json:
+        about = {"output": str(output), "model": options.model, "largest_difference": difference}
+        runs = {name: result.to_dict() for name, result in results.items()}
+        return json.dumps(about | {"runs": runs, "versions": _versions()}, indent=2)
+    lines = [*rows, f"largest difference of a pixel, original to streamlined: {difference} of 255", f"{output}"]
+    return "\n".join(lines)
+
+
+def _prepare(options: argparse.Namespace) -> tuple[DiffusionPipeline, Job, Image.Image | None]:
+    """The pipeline, the job and the image that the options ask for."""
     image = None if options.image is None else _open_image(options.image)
     given = {
         "prompt": options.prompt,
@@ -92,20 +132,7 @@ def generate(options: argparse.Namespace) -> str:
         offline=options.offline,
     )
     pipe.set_progress_bar_config(disable=True)
-    job = Job.for_model(pipe, **given)
-    with _Progress() as progress:
-        result = run(pipe, job, plan, image, on_event=progress)
-    export(result.frames, output, job.fps)
-
-    if options.json:
-        return json.dumps(
-            {"output": str(output), "model": options.model, **result.to_dict(), "versions": _versions()},
-            indent=2,
-        )
-    return (
-        f"{output}: {job.num_frames} frames of {job.height}x{job.width} in {result.seconds:.1f} s, "
-        f"peak {_mebibytes(result.peak_bytes)} of which {_mebibytes(result.weights_bytes)} are weights"
-    )
+    return pipe, Job.for_model(pipe, **given), image
 
 
 def models(options: argparse.Namespace) -> str:
@@ -169,6 +196,9 @@ class _Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
 
@@ -176,6 +206,7 @@ class _Progress:
         match event:
             case Started(job=job):
                 total = job.num_inference_steps
+                self.close()  # a video made in clips is several runs
                 self._bar = tqdm(total=total, desc="denoising", unit="step", file=sys.stderr)
             case Step():
                 self._bar.total = event.total
@@ -201,27 +232,16 @@ def _parser() -> argparse.ArgumentParser:
 
     make = commands.add_parser("generate", help="make a video", allow_abbrev=False)
     make.set_defaults(command=generate)
-    make.add_argument("--model", default="tiny-animatediff", help="name, hub id or folder (%(default)s)")
-    make.add_argument("--prompt", help="what to show, for text-to-video models")
-    make.add_argument("--negative-prompt", help="what not to show")
-    make.add_argument("--image", help="picture to start from, for image-to-video models")
     make.add_argument("--out", default="out.mp4", help="the MP4 to write (%(default)s)")
-    make.add_argument("--seed", type=int, help="same seed, same video (0)")
-    make.add_argument("--frames", type=int, help="how many (as the model is made for)")
-    make.add_argument("--steps", type=int, help="denoising steps (25)")
-    make.add_argument("--size", metavar="HEIGHTxWIDTH", help="in pixels (as the model is made for)")
-    make.add_argument("--fps", type=int, help="frames per second")
-    make.add_argument("--guidance-scale", type=float, help="how closely to follow prompt or image")
-    make.add_argument("--motion-bucket", type=int, help="how much an image moves, 0 to 255 (127)")
-    make.add_argument("--noise", type=float, help="how far the video may stray from the image (0.02)")
-
+    _add_job_options(make)
     _add_plan_options(make)
-    make.add_argument("--base", help="another Stable Diffusion 1.5 model for animatediff")
-    make.add_argument("--motion-adapter", help="another motion adapter for animatediff")
-    make.add_argument("--device", help="cpu, cuda, cuda:1 ... (the GPU if there is one)")
-    make.add_argument("--dtype", choices=DTYPES, help="of the weights (float16 on a GPU, else float32)")
-    make.add_argument("--offline", action="store_true", help="use only models that are on this machine")
-    make.add_argument("--json", action="store_true", help="print one JSON object about the run")
+
+    both = commands.add_parser("compare", help="original and streamlined side by side", allow_abbrev=False)
+    both.set_defaults(command=compare)
+    both.add_argument("--out", default="comparison.png", help="the PNG to write (%(default)s)")
+    both.add_argument("--naive", action="store_true", help="also make the video clip by clip")
+    _add_job_options(both)
+    _add_plan_options(both)
 
     names = commands.add_parser("models", help="list the models with a name", allow_abbrev=False)
     names.set_defaults(command=models)
@@ -237,7 +257,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_plan_options(parser: argparse.ArgumentParser) -> None:
+def _add_job_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="tiny-animatediff", help="name, hub id or folder (%(default)s)")
+    parser.add_argument("--prompt", help="what to show, for text-to-video models")
+    parser.add_argument("--negative-prompt", help="what not to show")
+    parser.add_argument("--image", help="picture to start from, for image-to-video models")
+    parser.add_argument("--seed", type=int, help="same seed, same video (0)")
+    parser.add_argument("--frames", type=int, help="how many (as the model is made for)")
+    parser.add_argument("--steps", type=int, help="denoising steps (25)")
+    parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="in pixels (as the model is made for)")
+    parser.add_argument("--fps", type=int, help="frames per second")
+    parser.add_argument("--guidance-scale", type=float, help="how closely to follow prompt or image")
+    parser.add_argument("--motion-bucket", type=int, help="how much an image moves, 0 to 255 (127)")
+    parser.add_argument("--noise", type=float, help="how far the video may stray from the image (0.02)")
+    parser.add_argument("--base", help="another Stable Diffusion 1.5 model for animatediff")
+    parser.add_argument("--motion-adapter", help="another motion adapter for animatediff")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (the GPU if there is one)")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (float16 on a GPU, else float32)")
+    parser.add_argument("--offline", action="store_true", help="use only models that are on this machine")
+    parser.add_argument("--json", action="store_true", help="print one JSON object about the run")
+
+
+def _add_plan_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--slices",
@@ -251,12 +292,18 @@ def _add_plan_options(parser: argparse.ArgumentParser) -> None:
         choices=["together", "apart"],
         help="the guidance halves as one batch, or one after the other with less memory (apart)",
     )
+    return how
+
+
+def _method(options: argparse.Namespace) -> str:
+    return "naive" if options.naive else "original" if options.original else "streamlined"
 
 
 def _plan(options: argparse.Namespace) -> Plan | None:
-    if (options.original or options.plan is not None) and options.guidance is not None:
-        raise InputError("--guidance goes with --slices, not with --plan or --original.")
-    if options.original:
+    untouched = options.original or getattr(options, "naive", False)
+    if (untouched or options.plan is not None) and options.guidance is not None:
+        raise InputError("--guidance goes with --slices, not with --plan, --original or --naive.")
+    if untouched:
         return None
     if options.plan is not None:
         try:
@@ -303,6 +350,11 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _versions() -> dict[str, str]:
     packages = ("torch", "diffusers", "transformers")
     return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+
+def _took(result: Result) -> str:
+    weights = _mebibytes(result.weights_bytes)
+    return f"{result.seconds:.1f} s, peak {_mebibytes(result.peak_bytes)} of which {weights} are weights"
 
 
 def _mebibytes(size: int) -> str:

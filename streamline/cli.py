@@ -29,7 +29,6 @@ from .catalog import MODELS, load
 from .errors import InputError, StreamlineError
 from .job import ANIMATEDIFF_FRAMES, Job
 from .naive import run_naive
-from .naive import run_naive
 from .plan import Plan, Slicing
 from .runner import Decoding, Event, Finished, Result, Started, Step, run
 from .tracing import Trace
@@ -66,11 +65,14 @@ def generate(options: argparse.Namespace) -> str:
     plan = _plan(options)
     pipe, job, image = _prepare(options)
     with _Progress() as progress:
-        result = run(pipe, job, plan, image, on_event=progress)
+        if options.naive:
+            result = run_naive(pipe, job, image, on_event=progress)
+        else:
+            result = run(pipe, job, plan, image, on_event=progress)
     export(result.frames, output, job.fps)
 
     if options.json:
-        about = {"output": str(output), "model": options.model}
+        about = {"output": str(output), "model": options.model, "method": _method(options)}
         return json.dumps(about | result.to_dict() | {"versions": _versions()}, indent=2)
     return f"{output}: {job.num_frames} frames of {job.height}x{job.width}, {_took(result)}"
 
@@ -80,13 +82,15 @@ def compare(options: argparse.Namespace) -> str:
     output = check_path(options.out, ".png")
     plan = _plan(options)
     pipe, job, image = _prepare(options)
-    with _Progress() as progress:
-        results = {"original": run(pipe, job, None, image, progress)}
-    with _Progress() as progress:
-        results["streamlined"] = run(pipe, job, plan, image, progress)
-    if options.naive:
+    makers = {
+        "original": lambda progress: run(pipe, job, None, image, progress),
+        "streamlined": lambda progress: run(pipe, job, plan, image, progress),
+        "clip by clip": lambda progress: run_naive(pipe, job, image, on_event=progress),
+    }
+    results = {}
+    for name, make in makers.items():
         with _Progress() as progress:
-            results["clip by clip"] = run_naive(pipe, job, image, on_event=progress)
+            results[name] = make(progress)
     difference = largest_difference(results["original"].frames, results["streamlined"].frames)
     rows = {f"{name}: {_took(result)}": result.frames for name, result in results.items()}
     save_picture(comparison_sheet(rows), output)
@@ -234,12 +238,12 @@ def _parser() -> argparse.ArgumentParser:
     make.set_defaults(command=generate)
     make.add_argument("--out", default="out.mp4", help="the MP4 to write (%(default)s)")
     _add_job_options(make)
-    _add_plan_options(make)
+    how = _add_plan_options(make)
+    how.add_argument("--naive", action="store_true", help="make it clip by clip, to compare with")
 
-    both = commands.add_parser("compare", help="original and streamlined side by side", allow_abbrev=False)
+    both = commands.add_parser("compare", help="one video made in every way, side by side", allow_abbrev=False)
     both.set_defaults(command=compare)
     both.add_argument("--out", default="comparison.png", help="the PNG to write (%(default)s)")
-    both.add_argument("--naive", action="store_true", help="also make the video clip by clip")
     _add_job_options(both)
     _add_plan_options(both)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import imageio.v2 as imageio
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from .errors import InputError
 
 SMALLEST_SIDE = 384  # pixels; smaller videos are shown enlarged, or players would blur them
+CAPTION = 32  # pixels of height for a line of text
 CONSTANT_RATE = 16  # H.264 quality: lower is better, below 18 looks like the source
 # Colours are converted as the file's tags then say, so that players show the ones that were made.
 TAGS = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
@@ -25,7 +26,7 @@ def export(frames: Sequence[Image.Image], path: str | os.PathLike, fps: int = 8)
 
     The file appears complete or not at all. Raises InputError for a path that cannot be written.
     """
-    path = check_path(path)
+    path = check_path(path, ".mp4")
     if not frames:
         raise InputError("A video needs at least one frame.")
     pixels = [_even(np.asarray(enlarge(frame.convert("RGB")))) for frame in frames]
@@ -51,11 +52,25 @@ def export(frames: Sequence[Image.Image], path: str | os.PathLike, fps: int = 8)
     return path
 
 
-def check_path(path: str | os.PathLike) -> Path:
-    """The path of a video to be written; raises InputError if it cannot be, before any work is done."""
+def save_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
+    """Write a PNG, complete or not at all. Raises InputError for a path that cannot be written."""
+    path = check_path(path, ".png")
+    partial = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.png")
+    try:
+        picture.save(partial, optimize=True)
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def check_path(path: str | os.PathLike, suffix: str) -> Path:
+    """The path of a file to be written; raises InputError if it cannot be, before any work is done."""
     path = Path(path).expanduser()
-    if path.suffix.lower() != ".mp4":
-        raise InputError(f"The video's name must end in .mp4, unlike {path.name!r}.")
+    if path.suffix.lower() != suffix:
+        raise InputError(f"The file's name must end in {suffix}, unlike {path.name!r}.")
     if not path.parent.is_dir():
         raise InputError(f"There is no folder {path.parent} to write {path.name} to.")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
@@ -75,6 +90,26 @@ def contact_sheet(frames: Sequence[Image.Image], columns: int = 8, gap: int = 4)
     for index, tile in enumerate(tiles):
         sheet.paste(tile, (index % columns * (width + gap), index // columns * (height + gap)))
     return sheet
+
+
+def comparison_sheet(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
+    """A contact sheet for every caption, one below the other."""
+    sheets = {caption: contact_sheet(frames) for caption, frames in rows.items()}
+    font = ImageFont.load_default(size=CAPTION * 5 // 8)
+    width = max(sheet.width for sheet in sheets.values())
+    picture = Image.new("RGB", (width, sum(sheet.height + CAPTION for sheet in sheets.values())), "white")
+    top = 0
+    for caption, sheet in sheets.items():
+        ImageDraw.Draw(picture).text((0, top + CAPTION // 2), caption, "black", font, anchor="lm")
+        picture.paste(sheet, (0, top + CAPTION))
+        top += CAPTION + sheet.height
+    return picture
+
+
+def largest_difference(first: Sequence[Image.Image], second: Sequence[Image.Image]) -> int:
+    """Of any channel of any pixel, 0 to 255, between two videos of one size."""
+    pairs = zip(first, second, strict=True)
+    return max(int(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).max()) for a, b in pairs)
 
 
 def enlarge(frame: Image.Image, smallest: int = SMALLEST_SIDE) -> Image.Image:

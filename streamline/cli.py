@@ -81,6 +81,8 @@ def compare(options: argparse.Namespace) -> str:
     """Make a video as it is, by a plan and clip by clip, and put all frames on one picture."""
     output = check_path(options.out, ".png")
     plan = _plan(options)
+    if plan is None:
+        raise InputError("compare makes the original in any case; --original is for generate.")
     pipe, job, image = _prepare(options)
     makers = {
         "original": lambda progress: run(pipe, job, None, image, progress),

@@ -68,6 +68,19 @@ def test_an_image_becomes_a_video_by_a_plan_or_as_in_diffusers(folder, capsys, h
         assert Plan.from_dict(answer["plan"]) == Plan.from_json((folder / "plan.json").read_text())
 
 
+def test_all_ways_are_compared_on_one_picture(folder, capsys):
+    out = folder / "comparison.png"
+    options = ["--model", str(folder / "animatediff"), "--prompt", "a cat", "--frames", "5", "--steps", "2"]
+    assert main(["compare", *options, "--out", str(out), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    peaks = {name: run["peak_bytes"] for name, run in answer["runs"].items()}
+    assert list(peaks) == ["original", "streamlined", "clip by clip"]
+    assert peaks["streamlined"] < peaks["original"]
+    assert answer["largest_difference"] <= 1
+    with Image.open(out) as picture:
+        assert picture.height > 3 * 128 and picture.width > 5 * 128
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

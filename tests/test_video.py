@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from streamline import InputError, contact_sheet, export
+from streamline.video import largest_difference
 
 
 def clip(width=64, height=48, frames=5):
@@ -41,6 +42,14 @@ def test_a_failed_export_leaves_nothing_behind(tmp_path):
         export(frames, tmp_path / "clip.mp4")
     assert (tmp_path / "clip.mp4").read_text() == "the one before"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_largest_difference_is_found_wherever_it_is():
+    first, second = clip(), clip()
+    assert largest_difference(first, second) == 0
+    second[3].putpixel((7, 5), (0, 0, 255))
+    expected = np.abs(np.subtract(first[3].getpixel((7, 5)), (0, 0, 255))).max()
+    assert largest_difference(first, second) == expected
 
 
 @pytest.mark.parametrize("name", ["clip.gif", "clip", "nowhere/clip.mp4"])

@@ -17,6 +17,12 @@ from .studio import Reading, Stopped, Studio
 STREAMLINED, ORIGINAL = "Streamlined", "Original"
 MODELS = {model.name: model for model in streamline.MODELS}
 RUNS_SHOWN = 6
+PROMPTS = (
+    "a red circle moving left on a black background",
+    "a green star spinning on a navy background",
+    "an orange ring growing on a white background",
+)
+PICTURES = sorted(map(str, (Path(__file__).parents[1] / "assets" / "examples").glob("*.png")))
 OWN = "0 is what the model is made for"
 
 
@@ -82,10 +88,12 @@ def build() -> gr.Blocks:
                     label="Model",
                     info=next(iter(MODELS.values())).about,
                 )
-                prompt = gr.Textbox(
-                    "a red circle moving left on a black background", label="Prompt", lines=2, max_lines=5
-                )
-                image = gr.Image(type="pil", label="Image", height=240, visible=False)
+                with gr.Column(visible=True) as text_input:
+                    prompt = gr.Textbox(PROMPTS[0], label="Prompt", lines=2, max_lines=5)
+                    gr.Examples([[text] for text in PROMPTS], prompt, label="For the tiny model")
+                with gr.Column(visible=False) as image_input:
+                    image = gr.Image(PICTURES[0], type="pil", label="Image", height=240)
+                    gr.Examples([[picture] for picture in PICTURES], image, label="For the tiny model")
                 way = gr.Radio([STREAMLINED, ORIGINAL], value=STREAMLINED, label="How to run it")
                 slices = gr.Slider(
                     1,
@@ -112,7 +120,7 @@ def build() -> gr.Blocks:
                 reading = gr.HTML(show_reading(Reading("Nothing made yet")))
                 comparison = gr.HTML(show_runs([]))
 
-        model.change(_inputs, model, [model, prompt, image], show_progress="hidden")
+        model.change(_inputs, model, [model, text_input, image_input], show_progress="hidden")
         way.change(lambda way: gr.update(interactive=way == STREAMLINED), way, slices, show_progress="hidden")
         start.click(
             make,

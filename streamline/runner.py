@@ -62,7 +62,8 @@ class Result:
     frames: RGB images of width x height.
     seconds: of the whole call; step_seconds: of each denoising step; decode_seconds: of what follows them.
     peak_bytes: the most that was alive at once, weights included. On a CPU these are tensors, counted in
-        the first two steps, the last, and what comes before and after; on a GPU what the allocator gave.
+        the first two steps, the last, and what comes before and after, which makes those steps take longer;
+        on a GPU what the allocator gave.
     weights_bytes: of all networks of the pipeline.
     plan: None for the pipeline as it is.
     """

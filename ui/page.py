@@ -92,7 +92,9 @@ def build() -> gr.Blocks:
                     prompt = gr.Textbox(PROMPTS[0], label="Prompt", lines=2, max_lines=5)
                     gr.Examples([[text] for text in PROMPTS], prompt, label="For the tiny model")
                 with gr.Column(visible=False) as image_input:
-                    image = gr.Image(PICTURES[0], type="pil", label="Image", height=240)
+                    image = gr.Image(
+                        PICTURES[0], type="pil", label="Image", height=240, sources=["upload", "clipboard"]
+                    )
                     gr.Examples([[picture] for picture in PICTURES], image, label="For the tiny model")
                 way = gr.Radio([STREAMLINED, ORIGINAL], value=STREAMLINED, label="How to run it")
                 slices = gr.Slider(
@@ -101,7 +103,7 @@ def build() -> gr.Blocks:
                     value=4,
                     step=1,
                     label="How finely to slice",
-                    info="1 is whole. More slices need less memory and a little more time.",
+                    info="1 is whole. More slices need less memory and more time.",
                 )
                 with gr.Accordion("More", open=False):
                     with gr.Row():

@@ -34,7 +34,7 @@ CSS = """
 .readout .caption { color: var(--body-text-color-subdued); font-size: 0.78rem; margin: 0 0 0.3rem; }
 
 .runs { font-variant-numeric: tabular-nums; font-size: 0.85rem; }
-.runs .run { display: grid; grid-template-columns: 11rem 1fr 5.5rem 4.5rem; gap: 0.75rem; align-items: center;
+.runs .run { display: grid; grid-template-columns: 10.5rem 1fr 4.5rem 3.5rem; gap: 0.75rem; align-items: center;
   padding: 0.3rem 0; }
 .runs .bar { display: flex; height: 16px; border-radius: 4px; overflow: hidden;
   background: var(--background-fill-secondary); }

@@ -48,7 +48,7 @@ class Size:
     """Pictures in a batch of the autoencoder."""
     images: int = 64
     """Frames in a batch of the image stage."""
-    clips: int = 16
+    clips: int = 8
     """Clips in a batch of the video stage."""
 
 
@@ -120,16 +120,13 @@ class Prompts:
         """Return embeddings (n, MAX_LENGTH, width) of the chosen scenes' prompts, some of them empty."""
         rng = chance.numpy
         prompts = [
-            "" if rng.random() < PROMPT_DROPOUT else world.describe(self.scenes[number], rng)
-            for number in chosen
+            "" if rng.random() < PROMPT_DROPOUT else world.describe(self.scenes[number], rng) for number in chosen
         ]
         tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return self.encoder(tokens.to(self.encoder.device))[0]
 
 
-def denoising_loss(
-    unet: nn.Module, scheduler: DDIMScheduler, latents: Tensor, text: Tensor, chance: Chance
-) -> Tensor:
+def denoising_loss(unet: nn.Module, scheduler: DDIMScheduler, latents: Tensor, text: Tensor, chance: Chance) -> Tensor:
     """Return the v-prediction loss of latents (n, 4, h, w) or (n, 4, frames, h, w)."""
     u = chance.uniform(len(latents))
     u = NOISE_SHIFT * u / (1 + (NOISE_SHIFT - 1) * u)

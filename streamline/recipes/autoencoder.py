@@ -13,19 +13,20 @@ KL_WEIGHT = 3e-4
 EDGE_WEIGHT = 1.0
 
 
-def pictures(
-    rng: np.random.Generator, clips: int, frames: int, size: int = world.SIZE, seeds: int = 2**31
-) -> Tensor:
-    """Draw `frames` neighbouring frames of each of `clips` random scenes, cut to a random `size` square.
+def pictures(rng: np.random.Generator, clips: int, frames: int, size: int = world.SIZE) -> Tensor:
+    """Draw `frames` neighbouring frames of each of `clips` random scenes, cut to a square of side `size`.
 
-    Returns float32 in [-1, 1], (clips * frames, 3, size, size).
+    Smaller squares lie about the shape: what there is to learn is there. Returns float32 in [-1, 1],
+    (clips * frames, 3, size, size).
     """
     drawn = []
     for _ in range(clips):
         times = (rng.integers(world.FRAMES - frames + 1) + np.arange(frames)) / (world.FRAMES - 1)
-        y, x = rng.integers(world.SIZE - size + 1, size=2)
-        video = world.draw(world.scene(int(rng.integers(seeds))), times)
-        drawn.append(video[:, y : y + size, x : x + size])
+        scene = world.scene(int(rng.integers(2**31)))
+        (cx, cy), _, _ = world.pose(scene, float(times[0]))
+        corner = np.array([cy, cx]) * world.SIZE - size / 2 + rng.uniform(-size / 4, size / 4, 2)
+        y, x = np.clip(corner.round().astype(int), 0, world.SIZE - size)
+        drawn.append(world.draw(scene, times)[:, y : y + size, x : x + size])
     return to_tensor(np.concatenate(drawn))
 
 
@@ -34,16 +35,12 @@ def to_tensor(video: np.ndarray) -> Tensor:
     return torch.from_numpy(video).permute(0, 3, 1, 2).contiguous() * 2 - 1
 
 
-def loss(
-    vae: nn.Module, images: Tensor, generator: torch.Generator, decode: Callable[[Tensor], Tensor]
-) -> Tensor:
+def loss(vae: nn.Module, images: Tensor, generator: torch.Generator, decode: Callable[[Tensor], Tensor]) -> Tensor:
     """Return reconstruction, edge and KL loss of images (n, 3, h, w) in [-1, 1]."""
     posterior = vae.encode(images).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator).to(images)
     rebuilt = decode(posterior.mean + posterior.std * noise)
-    return (
-        reconstruction_loss(rebuilt, images) + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
-    )
+    return reconstruction_loss(rebuilt, images) + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
 
 
 def reconstruction_loss(rebuilt: Tensor, images: Tensor) -> Tensor:

@@ -46,9 +46,7 @@ def main() -> None:
         print(f"{name} right in {share:.0%} of {args.clips}")
     if isinstance(pipeline, StableVideoDiffusionPipeline):
         error = np.square(np.stack(videos) - np.stack(truth)).mean(axis=(2, 3, 4))
-        print(
-            "dB to the true clip, frame by frame:", np.round(-10 * np.log10(error).mean(axis=0), 1).tolist()
-        )
+        print("dB to the true clip, frame by frame:", np.round(-10 * np.log10(error).mean(axis=0), 1).tolist())
     if args.sheet:
         save_sheet(videos, args.sheet)
 
@@ -77,9 +75,7 @@ def sample(
         case StableVideoDiffusionPipeline():
             scale = 1.5 if guidance is None else guidance
             bucket = round(world.USUAL_MOTION_BUCKET * scene.pace)
-            return pipeline(
-                to_image(clip[0]), max_guidance_scale=scale, motion_bucket_id=bucket, **options
-            ).frames[0]
+            return pipeline(to_image(clip[0]), max_guidance_scale=scale, motion_bucket_id=bucket, **options).frames[0]
     raise TypeError(f"no way to sample a {type(pipeline).__name__}")
 
 
@@ -99,9 +95,7 @@ def reconstruction(pipeline: DiffusionPipeline, clips: list[np.ndarray]) -> floa
 def agreement(readings: list[Reading], scenes: list[world.Scene]) -> dict[str, float]:
     """Return for each label the share of clips in which it is read as the scene has it."""
     return {
-        name: float(
-            np.mean([getattr(r, name) == getattr(s, name) for r, s in zip(readings, scenes, strict=True)])
-        )
+        name: float(np.mean([getattr(r, name) == getattr(s, name) for r, s in zip(readings, scenes, strict=True)]))
         for name in ("shape", "colour", "background", "motion")
     }
 

@@ -26,7 +26,7 @@ from streamline.recipes.bank import load_or_build
 from streamline.recipes.common import arguments, channels_last, export
 from streamline.recipes.loop import Chance, Stage, train
 
-SHARES = {"autoencoder": 0.30, "denoiser": 0.50, "decoder": 0.20}
+SHARES = {"autoencoder": 0.42, "denoiser": 0.42, "decoder": 0.16}
 """Each stage's share of the training time."""
 CONDITION_DROPOUT = 0.1
 NORM_GROUPS = 32
@@ -42,7 +42,7 @@ class Size:
     unet: tuple[int, ...] = (96, 64)
     embedding: int = 64
     heads: int = 4
-    bank: int = 3000
+    bank: int = 2000
     crop: int = 32
     """Side in pixels of what the autoencoder first sees."""
     clips: int = 8
@@ -136,9 +136,7 @@ def clip_pixels(images: Tensor, processor: CLIPImageProcessor) -> Tensor:
 class Conditioned(nn.ModuleDict):
     """The denoiser and the image encoder, trained as one."""
 
-    def __init__(
-        self, unet: UNetSpatioTemporalConditionModel, image_encoder: CLIPVisionModelWithProjection
-    ) -> None:
+    def __init__(self, unet: UNetSpatioTemporalConditionModel, image_encoder: CLIPVisionModelWithProjection) -> None:
         super().__init__({"unet": unet, "image_encoder": image_encoder})
         self.processor = CLIPImageProcessor()
 
@@ -162,16 +160,12 @@ class Conditioned(nn.ModuleDict):
         first = (batch["image_latents"] * keep.view(n, 1, 1, 1)).unsqueeze(1).expand(-1, frames, -1, -1, -1)
         pixels = clip_pixels(batch["first"].to(latents) / 127.5 - 1, self.processor)
         embedding = self["image_encoder"](pixels).image_embeds * keep.view(n, 1)
-        v = self["unet"](
-            torch.cat([scaled, first], dim=2), 0.25 * sigma.log(), embedding.unsqueeze(1), ids
-        ).sample
+        v = self["unet"](torch.cat([scaled, first], dim=2), 0.25 * sigma.log(), embedding.unsqueeze(1), ids).sample
         target = (noise - s * latents) / (s.square() + 1).sqrt()
         return F.mse_loss(v, target)
 
 
-def encode_clip(
-    vae: AutoencoderKLTemporalDecoder, number: int, chance: Chance, device: str
-) -> dict[str, Tensor]:
+def encode_clip(vae: AutoencoderKLTemporalDecoder, number: int, chance: Chance, device: str) -> dict[str, Tensor]:
     """Return a scene's bank entry: latents, and the conditions made of its first frame.
 
     The image latents, those of a slightly noisy first frame, are not scaled: the pipeline does not.
@@ -205,10 +199,10 @@ def run(
     image_encoder = build_image_encoder(size).to(device)
 
     def pieces_loss(chance: Chance) -> Tensor:
-        # Small pieces are cheap, and many scenes teach more than many frames; every third batch is of
+        # Small pieces are cheap, and many scenes teach more than many frames; every fourth batch is of
         # whole pictures, which is what the autoencoder is for.
-        whole = chance.numpy.random() < 1 / 3
-        clips, frames, side = (3, 1, world.SIZE) if whole else (6, 2, size.crop)
+        whole = chance.numpy.random() < 1 / 4
+        clips, frames, side = (3, 1, world.SIZE) if whole else (12, 1, size.crop)
         images = autoencoder.pictures(chance.numpy, clips, frames, side).to(device)
         return autoencoder.loss(vae, images, chance.torch, lambda z: vae.decode(z, num_frames=frames).sample)
 
@@ -221,9 +215,7 @@ def run(
 
     bank = None
     if minutes > 0 or bank_path.exists():
-        bank = load_or_build(
-            bank_path, size.bank, lambda n, chance: encode_clip(vae, n, chance, device), seed
-        )
+        bank = load_or_build(bank_path, size.bank, lambda n, chance: encode_clip(vae, n, chance, device), seed)
         scale = autoencoder.latent_scale(bank["latents"])
         vae.register_to_config(scaling_factor=scale)
         bank["latents"] *= scale
@@ -235,9 +227,7 @@ def run(
         chosen = chance.numpy.integers(len(bank["latents"]), size=size.clips).tolist()
         return conditioned.loss({name: values[chosen] for name, values in bank.items()}, chance)
 
-    train(
-        Stage("denoiser", conditioned, denoiser_loss, 6e-4), work, minutes * SHARES["denoiser"], steps, seed
-    )
+    train(Stage("denoiser", conditioned, denoiser_loss, 6e-4), work, minutes * SHARES["denoiser"], steps, seed)
 
     def decoder_loss(chance: Chance) -> Tensor:
         images = autoencoder.pictures(chance.numpy, 1, world.FRAMES).to(device)

@@ -132,7 +132,7 @@ def clip(seed: int, size: int = SIZE) -> tuple[np.ndarray, Scene]:
 
 
 def _frame(scene: Scene, time: float, axis: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    (x0, y0), radius, tilt = _pose(scene, time)
+    (x0, y0), radius, tilt = pose(scene, time)
     x, y = (axis[None, :] - x0) / radius, (axis[:, None] - y0) / radius
     x, y = np.cos(tilt) * x + np.sin(tilt) * y, np.cos(tilt) * y - np.sin(tilt) * x
     # One unit of distance is `radius`; edges fade over about one and a half pixels, as through a lens.
@@ -146,8 +146,8 @@ def _frame(scene: Scene, time: float, axis: np.ndarray, ground: np.ndarray) -> n
     return ground + cover * (paint - ground)
 
 
-def _pose(scene: Scene, time: float) -> tuple[tuple[float, float], float, float]:
-    """Return centre, radius and tilt of the shape at a time."""
+def pose(scene: Scene, time: float) -> tuple[tuple[float, float], float, float]:
+    """Return centre (x, y), radius and tilt of the shape at a time; units as in `Scene`."""
     dx, dy = HEADINGS.get(scene.motion, (0, 0))
     travel = 0.5 * scene.pace * time
     radius = scene.radius

@@ -1,0 +1,166 @@
+"""The recipes: a world that is what its labels say, training that resumes exactly, models that load."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
+from torch import nn
+
+from streamline.recipes import animatediff, loop, measure, reading, svd, text, world
+
+MODELS = Path(__file__).parents[1] / "assets" / "models"
+TINY = {
+    "animatediff": (
+        animatediff.run,
+        animatediff.Size(
+            vae=(8, 8, 8, 8), unet=(8, 8), text=8, groups=4, heads=2, bank=4, pictures=2, images=2, clips=2
+        ),
+        ("autoencoder", "images", "video"),
+    ),
+    "svd": (
+        svd.run,
+        svd.Size(vae=(32, 32, 32, 32), unet=(32, 32), embedding=32, heads=2, bank=2, crop=16, clips=1),
+        ("autoencoder", "denoiser", "decoder"),
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Keep these small tensors off a pool of threads, which costs more than it brings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def scenes_of(motion: str, count: int = 12) -> list[world.Scene]:
+    numbered = (world.scene(number) for number in range(10_000))
+    return [scene for scene in numbered if scene.motion == motion][:count]
+
+
+def test_the_same_number_draws_the_same_clip():
+    first, second, other = world.clip(5)[0], world.clip(5)[0], world.clip(6)[0]
+    assert first.shape == (world.FRAMES, world.SIZE, world.SIZE, 3)
+    assert first.dtype == np.float32
+    assert first.min() >= 0 and first.max() <= 1
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def subject(frame: np.ndarray, scene: world.Scene) -> np.ndarray:
+    """Return where a frame shows the scene's shape: nearer its colour than its background's."""
+    colour, ground = (np.array(c) for c in (world.COLOURS[scene.colour], world.BACKGROUNDS[scene.background]))
+    chroma = frame - frame.mean(axis=-1, keepdims=True)
+    towards, away = colour - colour.mean(), ground - ground.mean()
+    return np.linalg.norm(chroma - towards, axis=-1) < np.linalg.norm(chroma - away, axis=-1)
+
+
+@pytest.mark.parametrize("motion", world.HEADINGS)
+def test_a_moving_shape_moves_where_it_says(motion: str):
+    heading = np.array(world.HEADINGS[motion])
+    for scene in scenes_of(motion):
+        video = world.draw(scene)
+        start, end = (reading.centre(subject(video[i], scene)) for i in (0, -1))
+        assert np.dot(end - start, heading) > 0.25
+        assert abs(np.dot(end - start, heading[::-1])) < 0.05
+
+
+@pytest.mark.parametrize(("motion", "least", "most"), [("growing", 1.8, 12), ("shrinking", 0.05, 0.55)])
+def test_a_shape_grows_or_shrinks_as_it_says(motion: str, least: float, most: float):
+    for scene in scenes_of(motion):
+        video = world.draw(scene)
+        assert least < subject(video[-1], scene).sum() / subject(video[0], scene).sum() < most
+
+
+def test_a_still_shape_stays_and_a_spinning_one_does_not():
+    for scene in scenes_of("still"):
+        assert np.ptp(world.draw(scene), axis=0).max() == 0
+    for scene in scenes_of("spinning"):
+        assert np.ptp(world.draw(scene), axis=0).max() > 0.1
+
+
+def test_clips_are_read_as_they_are_labelled():
+    scenes = [world.scene(number) for number in range(60)]
+    right = measure.agreement([reading.read(world.draw(scene)) for scene in scenes], scenes)
+    assert right["colour"] == right["background"] == 1
+    assert right["shape"] > 0.95
+    assert right["motion"] > 0.95
+
+
+def test_prompts_name_their_scene_and_have_a_token_for_every_word():
+    tokenizer = text.tokenizer()
+    rng = np.random.default_rng(0)
+    for number in range(50):
+        scene = world.scene(number)
+        for prompt in (world.describe(scene), world.describe(scene, rng)):
+            assert all(word in prompt.split() for word in (scene.colour, scene.shape, scene.background))
+            tokens = tokenizer(prompt).input_ids
+            assert len(tokens) == len(prompt.split()) + 2 <= text.MAX_LENGTH
+            assert tokenizer.decode(tokens, skip_special_tokens=True).split() == prompt.split()
+
+
+def test_a_standard_prompt_reads_as_expected():
+    scene = next(s for s in map(world.scene, range(10**6)) if (s.colour, s.shape) == ("red", "circle"))
+    article = "a red circle moving left on a black background"
+    moved = world.Scene(**{**vars(scene), "motion": "left", "background": "black"})
+    assert world.describe(moved) == article
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_an_interrupted_training_resumes_to_the_same_bits(name: str, tmp_path: Path, monkeypatch):
+    run, size, stages = TINY[name]
+    straight = run(tmp_path / "straight", 100, size, steps=2)
+
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    chance = loop.Chance
+    for stage in stages:
+
+        def stop(*key, at=stage):
+            if key[1:] == (at, 1):
+                raise KeyboardInterrupt
+            return chance(*key)
+
+        monkeypatch.setattr(loop, "Chance", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "resumed", 100, size, steps=2)
+    monkeypatch.setattr(loop, "Chance", chance)
+    resumed = run(tmp_path / "resumed", 100, size, steps=2)
+
+    for stage in stages:
+        a, b = (
+            torch.load(tmp_path / kind / f"{stage}.pt", weights_only=True) for kind in ("straight", "resumed")
+        )
+        a, b = ({**saved, "seconds": 0} for saved in (a, b))
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+        assert (tmp_path / "resumed" / f"{stage}.png").stat().st_size > 0
+    for key, component in straight.components.items():
+        if isinstance(component, nn.Module):
+            torch.testing.assert_close(
+                component.state_dict(), resumed.components[key].state_dict(), rtol=0, atol=0
+            )
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("tiny-animatediff", AnimateDiffPipeline), ("tiny-svd", StableVideoDiffusionPipeline)],
+)
+def test_a_bundled_model_loads_and_makes_a_video(name: str, family: type):
+    pipeline = DiffusionPipeline.from_pretrained(MODELS / name, dtype=torch.float32, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    assert isinstance(pipeline, family)
+    scene = world.scene(measure.HELD_OUT)
+    video = measure.sample(pipeline, scene, world.draw(scene), seed=0, steps=2)
+    assert video.shape == (world.FRAMES, world.SIZE, world.SIZE, 3)
+    assert np.isfinite(video).all()
+    assert video.std() > 0.01
+
+
+@pytest.mark.parametrize("name", ["tiny-animatediff", "tiny-svd"])
+def test_a_bundled_model_is_small_and_readable_by_all(name: str):
+    files = [path for path in (MODELS / name).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 16e6
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in files)
+    assert (MODELS / name / "README.md").exists()

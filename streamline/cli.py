@@ -364,7 +364,7 @@ def _took(result: Result) -> str:
 
 
 def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB"
+    return f"{size / 2**20:,.{0 if size >= 2**30 else 1}f} MiB"
 
 
 def _complain(sentence: str, status: int) -> int:

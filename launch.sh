@@ -82,6 +82,9 @@ install() { # install requirements file $1 unless it is what was installed last,
 make_venv
 install requirements.txt
 
+# Threads that wait by spinning make a small model thirty times slower as soon as another program uses the cores.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+
 case "${1:-}" in
     test)
         shift

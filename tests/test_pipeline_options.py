@@ -327,6 +327,25 @@ def test_hooks_of_accelerate_come_and_go_in_any_order(order):
     assert "_old_forward" not in unet.__dict__
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("build", [image_to_video, text_to_video])
+def test_models_are_offloaded_from_a_gpu_as_ever(build, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    untouched, call = build(), build()
+    untouched.pipe.enable_model_cpu_offload()
+    expected = untouched()
+    with streamline.apply(call.pipe, PLANS["groups"]):
+        call.pipe.enable_model_cpu_offload()
+        results = [call(), call()]
+    with streamline.apply(call.pipe, PLANS["uneven"]):
+        results.append(call())
+    for result in results:
+        assert call.pipe.unet.device.type == "cpu"
+        assert not result.same(expected)
+        assert _alike(result, expected, 10 * TOLERANCE)
+
+
 class _Calls(ModelHook):
     """Counts how often the network is called."""
 
@@ -351,7 +370,7 @@ def sequentially_offloaded(call: Call) -> None:
 
 def offloaded_in_groups(call: Call) -> None:
     cpu = torch.device("cpu")
-    apply_group_offloading(call.pipe.unet, onload_device=cpu, offload_device=cpu, offload_type="leaf_level")
+    apply_group_offloading(call.pipe.unet, onload_device=cpu, offload_type="block_level", num_blocks_per_group=1)
 
 
 def cast_layer_by_layer(call: Call) -> None:

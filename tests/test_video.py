@@ -37,7 +37,7 @@ def test_an_exported_video_shows_its_frames(tmp_path, width, height):
 
 def test_a_failed_export_leaves_nothing_behind(tmp_path):
     (tmp_path / "clip.mp4").write_text("the one before")
-    frames = [Image.new("RGB", (64, 64)), Image.new("RGB", (32, 32))]
+    frames = [Image.new("RGB", (64, 64)), Image.new("RGB", (64, 32))]
     with pytest.raises(ValueError, match="size"):
         export(frames, tmp_path / "clip.mp4")
     assert (tmp_path / "clip.mp4").read_text() == "the one before"

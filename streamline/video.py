@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import imageio.v2 as imageio
 import numpy as np
@@ -29,10 +30,10 @@ def export(frames: Sequence[Image.Image], path: str | os.PathLike, fps: int = 8)
     path = check_path(path, ".mp4")
     if not frames:
         raise InputError("A video needs at least one frame.")
-    pixels = [_even(np.asarray(enlarge(frame.convert("RGB")))) for frame in frames]
-    partial = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.mp4")
-    try:
-        with imageio.get_writer(
+    if len({frame.size for frame in frames}) > 1:
+        raise InputError("The frames of a video must be of one size.")
+    with _appearing(path) as partial:
+        writer = imageio.get_writer(
             partial,
             format="FFMPEG",
             fps=fps,
@@ -41,29 +42,31 @@ def export(frames: Sequence[Image.Image], path: str | os.PathLike, fps: int = 8)
             pixelformat="yuv420p",
             macro_block_size=2,
             output_params=["-crf", str(CONSTANT_RATE), *COLOURS, "-movflags", "+faststart"],
-        ) as writer:
-            for frame in pixels:
-                writer.append_data(frame)
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        )
+        with writer:
+            for frame in frames:
+                writer.append_data(_even(np.asarray(enlarge(frame.convert("RGB")))))
     return path
 
 
 def save_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
     """Write a PNG, complete or not at all. Raises InputError for a path that cannot be written."""
     path = check_path(path, ".png")
-    partial = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.png")
-    try:
+    with _appearing(path) as partial:
         picture.save(partial, optimize=True)
-        os.replace(partial, path)
+    return path
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """Where to write what is to appear at `path` once it is complete; a folder, so that all of it goes at once."""
+    try:
+        with TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent, ignore_cleanup_errors=True) as folder:
+            partial = Path(folder) / path.name
+            yield partial
+            os.replace(partial, path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
 
 
 def check_path(path: str | os.PathLike, suffix: str) -> Path:

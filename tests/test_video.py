@@ -37,9 +37,15 @@ def test_an_exported_video_shows_its_frames(tmp_path, width, height):
 
 def test_a_failed_export_leaves_nothing_behind(tmp_path):
     (tmp_path / "clip.mp4").write_text("the one before")
-    frames = [Image.new("RGB", (64, 64)), Image.new("RGB", (64, 32))]
-    with pytest.raises(ValueError, match="size"):
-        export(frames, tmp_path / "clip.mp4")
+
+    class Broken(Image.Image):
+        size = (64, 48)
+
+        def convert(self, mode):
+            raise RuntimeError("no pixels")
+
+    with pytest.raises(RuntimeError, match="no pixels"):
+        export([*clip(), Broken()], tmp_path / "clip.mp4")
     assert (tmp_path / "clip.mp4").read_text() == "the one before"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -50,6 +56,11 @@ def test_the_largest_difference_is_found_wherever_it_is():
     second[3].putpixel((7, 5), (0, 0, 255))
     expected = np.abs(np.subtract(first[3].getpixel((7, 5)), (0, 0, 255))).max()
     assert largest_difference(first, second) == expected
+
+
+def test_frames_must_be_of_one_size(tmp_path):
+    with pytest.raises(InputError, match="one size"):
+        export([*clip(), *clip(32, 32)], tmp_path / "clip.mp4")
 
 
 @pytest.mark.parametrize("name", ["clip.gif", "clip", "nowhere/clip.mp4"])

@@ -1,7 +1,7 @@
 """Train tiny-svd, an image-to-video model of the Stable Video Diffusion family.
 
 Stages: autoencoder with a temporal decoder on short pieces of clips; a bank of latents; the denoiser,
-together with the image encoder that conditions it; last the decoder again, alone, on whole clips.
+together with the image encoder that conditions it; last the decoder again, alone, on longer pieces.
 
     python -m streamline.recipes.svd --out assets/models/tiny-svd --minutes 90
 """
@@ -227,15 +227,16 @@ def run(
         chosen = chance.numpy.integers(len(bank["latents"]), size=size.clips).tolist()
         return conditioned.loss({name: values[chosen] for name, values in bank.items()}, chance)
 
-    train(Stage("denoiser", conditioned, denoiser_loss, 6e-4), work, minutes * SHARES["denoiser"], steps, seed)
+    train(Stage("denoiser", conditioned, denoiser_loss, 1e-3), work, minutes * SHARES["denoiser"], steps, seed)
 
     def decoder_loss(chance: Chance) -> Tensor:
-        images = autoencoder.pictures(chance.numpy, 1, world.FRAMES).to(device)
+        frames = world.FRAMES // 2
+        images = autoencoder.pictures(chance.numpy, 2, frames).to(device)
         with torch.no_grad():
             latents = vae.encode(images).latent_dist.mode()
         # Sampled latents are never quite right: the decoder shall forgive small errors.
         latents = latents + 0.05 * chance.normal(*latents.shape).to(latents) / vae.config.scaling_factor
-        return autoencoder.reconstruction_loss(vae.decode(latents, num_frames=world.FRAMES).sample, images)
+        return autoencoder.reconstruction_loss(vae.decode(latents, num_frames=frames).sample, images)
 
     train(Stage("decoder", vae, decoder_loss, 3e-4), work, minutes * SHARES["decoder"], steps, seed)
     return StableVideoDiffusionPipeline(

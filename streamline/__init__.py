@@ -9,10 +9,11 @@ from .apply import Applied, apply  # noqa: E402
 from .catalog import MODELS, Model, load  # noqa: E402
 from .errors import InputError, ModelError, PlanError, StreamlineError, UnsupportedError  # noqa: E402
 from .job import Job  # noqa: E402
+from .live_tensors import LiveTensors  # noqa: E402
 from .naive import run_naive  # noqa: E402
 from .plan import Plan, Slicing  # noqa: E402
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
-from .tracing import LiveTensors, Trace, trace  # noqa: E402
+from .tracing import Trace, trace  # noqa: E402
 from .video import contact_sheet, export  # noqa: E402
 
 __all__ = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+from collections.abc import Callable
 from types import TracebackType
 
 from diffusers import (
@@ -66,7 +68,8 @@ def apply(pipe: DiffusionPipeline, plan: Plan) -> Applied:
     """Run a pipeline's UNet and decoder by a plan until restored; use it in a `with` statement.
 
     Everything else about the pipeline stays as it is: schedulers, callbacks, LoRA, attention processors and
-    `enable_model_cpu_offload` work as before, whether set before or after.
+    `enable_model_cpu_offload` work as before, whether set before or after. torch hooks on the parts of a network
+    are called once a slice, and see one slice at a time.
 
     Raises UnsupportedError, and leaves the pipeline alone, when it cannot be run exactly. What makes it so only
     later raises the same error from the pipeline's next call.
@@ -79,6 +82,11 @@ def apply(pipe: DiffusionPipeline, plan: Plan) -> Applied:
         _check_parts(network)
         family_of(network).lower(network)
     return Applied(pipe, plan)
+
+
+def is_applied(pipe: DiffusionPipeline) -> bool:
+    """Whether a plan is at work on a pipeline."""
+    return any(isinstance(vars(part).get(_slot(part)), _Forward) for part in _networks(pipe))
 
 
 def run_network(network: nn.Module, slicing: BlockSlicing, apart: bool, *args: object, **kwargs: object) -> object:
@@ -127,6 +135,11 @@ def _check_parts(network: nn.Module) -> None:
                 f"Weights that come and go inside {kind} (sequential CPU offload, a device map over its parts) "
                 "are not supported; enable_model_cpu_offload is."
             )
+        if "forward" in vars(module) and module is not network:
+            raise UnsupportedError(
+                f"The forward of a {type(module).__name__} in this {kind} was replaced by another, which may look "
+                "across frames or pixels; take that off first."
+            )
         if isinstance(module, Attention) and not _keeps_rows_apart(processor := type(module.processor)):
             raise UnsupportedError(
                 f"The attention processor {processor.__name__} is not known to treat frames and pixels apart, so "
@@ -170,6 +183,11 @@ class _Forward:
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         return self._run(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict) -> Callable:
+        """A copy of the network has no plan: nobody could take it off."""
+        network = copy.deepcopy(self._network, memo)
+        return type(network).forward.__get__(network)
 
     def remove(self) -> None:
         """Put back what was there, also where a hook added or removed meanwhile has moved this."""

@@ -1,8 +1,8 @@
 """Run a program in groups of stages, one slice carried through a whole group before the next one starts.
 
 Operator Grouping (paper section 3.3). Alive at any time are the values that later groups still need, the
-group's own inputs and outputs, and the intermediates of one slice. A group writes over an input that nobody
-reads again where the shapes agree, and every value is dropped at its last use.
+group's own inputs and outputs, and the intermediates of one slice. A group writes over an input of the
+executor's own that nobody reads again where the shapes agree, and every value is dropped at its last use.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .conditions import Conditions
 from .moments import measure
-from .plan import BlockSlicing, slicing_for
+from .plan import BlockSlicing, Slicing, slicing_for
 from .program import Axis, Program, Stage
 from .slicing import bounds, cut, empty_for, extent, unslice, whole
 
@@ -38,9 +38,10 @@ class Group:
 
 def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
     """Cut a program into groups: a new one starts where the axis changes, at a norm, or at a length limit."""
+    table = dict(blocks)
     groups: list[list[int]] = []
     for index, stage in enumerate(program.stages):
-        limit = slicing_for(blocks, stage.block).group
+        limit = slicing_for(table, stage.block).group
         current = groups[-1] if groups else []
         joins = (
             current
@@ -53,13 +54,13 @@ def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
         else:
             groups.append([index])
     last_reads = program.last_reads()
-    return tuple(_group(program, indices, blocks, last_reads) for indices in groups)
+    return tuple(_group(program, indices, table, last_reads) for indices in groups)
 
 
-def _group(program: Program, indices: list[int], blocks: BlockSlicing, last_reads: dict[str, int]) -> Group:
+def _group(program: Program, indices: list[int], table: dict[str, Slicing], last_reads: dict[str, int]) -> Group:
     stages = tuple(program.stages[index] for index in indices)
     axis = stages[0].axis
-    asked = [slicing_for(blocks, stage.block) for stage in stages]
+    asked = [slicing_for(table, stage.block) for stage in stages]
     written = {stage.name for stage in stages}
     reads = dict.fromkeys(name for stage in stages for name in stage.reads if name not in written)
     return Group(
@@ -97,17 +98,19 @@ class Executor:
             sample = {name: value[start:stop] for name, value in values.items()}
             result = self._run(sample, conditions.sample(index))
             if output is None:
-                output = result.new_empty(conditions.batch * conditions.frames, *result.shape[1:])
+                output = empty_for(Axis.FRAMES, result, like=next(iter(values.values())))
             output[start:stop].copy_(result)
         return output
 
     def _run(self, inputs: dict[str, Tensor], conditions: Conditions) -> Tensor:
         values = dict(inputs)
+        owned: set[str] = set()
         for group in self.groups:
             if _count(group, values) == 1:
                 _run_whole(group, values, conditions)
             else:
-                _run_sliced(group, values, conditions, owned=values.keys() - inputs.keys())
+                _run_sliced(group, values, conditions, owned)
+                owned.update(group.writes)
         return values[self.program.output]
 
 
@@ -131,7 +134,10 @@ def _run_whole(group: Group, values: dict[str, Tensor], conditions: Conditions) 
 
 
 def _run_sliced(group: Group, values: dict[str, Tensor], conditions: Conditions, owned: set[str]) -> None:
-    """Carry one slice after the other through the group's stages."""
+    """Carry one slice after the other through the group's stages.
+
+    owned: values whose memory was made here, so that nobody outside (a hook, the caller) can hold it too.
+    """
     axis, like = group.axis, values[group.reads[0]]
     pieces = bounds(extent(axis, like), group.slices)
     norm = _norm(group, values, conditions, len(pieces))
@@ -141,7 +147,7 @@ def _run_sliced(group: Group, values: dict[str, Tensor], conditions: Conditions,
         local = {name: cut(axis, values[name], start, stop) for name in group.reads}
         _run_stages(group, local, seen, norm)
         if not outputs:
-            free = {name: values[name] for name in group.reads if name in group.dead and name in owned}
+            free = _reusable(group, values, owned, [local[name] for name in group.writes])
             outputs = {name: _room(axis, local[name], like, free) for name in group.writes}
         # Written only now: an output may lie over an input that the stages above were still reading.
         for name, output in outputs.items():
@@ -167,6 +173,20 @@ def _norm(group: Group, values: dict[str, Tensor], conditions: Conditions, slice
     if first.norm is None:
         return ()
     return (measure(first.norm, values[first.reads[0]], conditions.batch, slices),)
+
+
+def _reusable(group: Group, values: dict[str, Tensor], owned: set[str], results: list[Tensor]) -> dict[str, Tensor]:
+    """Dead inputs of our own that share their memory with no other value and with no result still to be written.
+
+    They could: a part of a network, or a hook on it, may return what it was given.
+    """
+
+    def is_shared(name: str) -> bool:
+        others = [value for other, value in values.items() if other != name]
+        storage = values[name].untyped_storage()
+        return any(tensor.untyped_storage() is storage for tensor in others + results)
+
+    return {name: values[name] for name in group.reads if name in group.dead & owned and not is_shared(name)}
 
 
 def _room(axis: Axis, piece: Tensor, like: Tensor, free: dict[str, Tensor]) -> Tensor:

@@ -15,7 +15,6 @@ from PIL import Image
 from .errors import InputError
 from .job import LARGEST_SEED, Job
 from .runner import Event, Result, run
-from .slicing import bounds
 
 SVD_CLIP = 2
 ANIMATEDIFF_CLIP = 4
@@ -30,7 +29,7 @@ def run_naive(
 ) -> Result:
     """Make the video of a job in clips by the untouched pipeline, and join them.
 
-    clip_frames: the longest clip; None takes the paper's choice for the model.
+    clip_frames: of every clip, the last one cut to length; None takes the paper's choice for the model.
     Every clip has a seed of its own, counted up from the job's: with one seed all AnimateDiff clips would be
     the same. Seconds add up over clips and the peak is the highest; events are those of every clip in turn.
     Raises InputError as `run` does, and for clips of less than one frame.
@@ -41,14 +40,14 @@ def run_naive(
         raise InputError(f"A clip needs at least one frame, not {clip_frames}.")
 
     clips: list[Result] = []
-    for index, (start, stop) in enumerate(bounds(job.num_frames, -(-job.num_frames // clip_frames))):
-        clip = replace(job, num_frames=stop - start, seed=(job.seed + index) % (LARGEST_SEED + 1))
+    for index in range(-(-job.num_frames // clip_frames)):
+        clip = replace(job, num_frames=clip_frames, seed=(job.seed + index) % (LARGEST_SEED + 1))
         clips.append(run(pipe, clip, None, image, on_event))
         if chained:
             image = clips[-1].frames[-1]
     return replace(
         clips[0],
-        frames=tuple(frame for clip in clips for frame in clip.frames),
+        frames=tuple(frame for clip in clips for frame in clip.frames)[: job.num_frames],
         job=job,
         seconds=sum(clip.seconds for clip in clips),
         step_seconds=tuple(seconds for clip in clips for seconds in clip.step_seconds),

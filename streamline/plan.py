@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
@@ -13,11 +14,12 @@ Guidance = Literal["together", "apart"]
 BlockSlicing = tuple[tuple[str, "Slicing"], ...]
 
 EVERY_BLOCK = "*"
+BLOCK_NAME = re.compile(r"\*|in|mid|out|(down|up)\.\d+")
 
 
 @dataclass(frozen=True)
 class Slicing:
-    """How finely one block is cut; 1 leaves an axis whole.
+    """How finely one block is cut; 1 leaves an axis whole. Where a group spans blocks, the finest counts.
 
     frames: slices of the (batch x frames) axis in spatial stages (Feature Slicer, paper section 3.2).
     pixels: slices of the pixel axis in temporal stages.
@@ -44,8 +46,9 @@ class Slicing:
 class Plan:
     """How to run a pipeline: equal plans on equal inputs give equal videos.
 
-    denoiser, decoder: slicing by block name ("down.0", "mid", "up.3", ...), "*" for every block not named.
-        Pass a Slicing for all blocks, or a mapping; either is kept as a sorted tuple of pairs.
+    denoiser, decoder: slicing by block name ("in", "down.0", "mid", "up.3", "out"), "*" for every block not
+        named. Pass a Slicing for all blocks, or a mapping; either is kept as a sorted tuple of pairs. A plan
+        may name deeper blocks than a network has, so that one plan serves networks of several depths.
     guidance: "together" runs the guidance halves (and any further samples) as one batch, as diffusers does;
         "apart" runs one sample of the batch after the other, with the same result and less memory.
 
@@ -102,10 +105,9 @@ class Plan:
         return cls.from_dict(data)
 
 
-def slicing_for(blocks: BlockSlicing, block: str) -> Slicing:
+def slicing_for(blocks: Mapping[str, Slicing], block: str) -> Slicing:
     """The slicing of one block: its own entry, else the one for "*", else unsliced."""
-    table = dict(blocks)
-    return table.get(block) or table.get(EVERY_BLOCK) or Slicing()
+    return blocks.get(block) or blocks.get(EVERY_BLOCK) or Slicing()
 
 
 def _by_block(value: BlockSlicing | Mapping[str, Slicing] | Slicing) -> BlockSlicing:
@@ -117,6 +119,9 @@ def _by_block(value: BlockSlicing | Mapping[str, Slicing] | Slicing) -> BlockSli
         pairs = None
     if pairs is None or not all(isinstance(k, str) and isinstance(v, Slicing) for k, v in pairs.items()):
         raise PlanError("A plan's slicing must be a Slicing or map block names to Slicing.")
+    for block in pairs:
+        if not BLOCK_NAME.fullmatch(block):
+            raise PlanError(f'{block!r} is no block; blocks are "in", "mid", "out", "down.N", "up.N" and "*".')
     return tuple(sorted(pairs.items()))
 
 

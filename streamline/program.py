@@ -33,8 +33,9 @@ class Stage:
 
     name: of the stage and of the value it writes, unique in its program.
     block: the part of the network it belongs to ("down.0"), by which a plan says how finely to cut.
-    run: run(conditions, *slices) -> slice. A stage with a norm gets one more argument first: run(norm,
-        conditions, *slices), where norm maps (batch, channels, frames, pixels, 1) to the same.
+    run: run(conditions, *slices) -> slice. The slices it is given are views, not to be written to. A stage with
+        a norm gets one more argument first: run(norm, conditions, *slices), where norm maps (batch, channels,
+        frames, pixels, 1) to the same.
     reads: names of the values it needs, in the order `run` takes them.
     norm: a GroupNorm over frames and pixels of the first value read. Its moments span what the stage is
         sliced over, so they are taken from the whole value before the first slice is run.
@@ -67,11 +68,6 @@ class Program:
             known.add(stage.name)
         if self.output not in known:
             raise ValueError(f"No stage writes the output {self.output!r}.")
-
-    @property
-    def blocks(self) -> tuple[str, ...]:
-        """Block names in the order they first run."""
-        return tuple(dict.fromkeys(stage.block for stage in self.stages))
 
     def last_reads(self) -> dict[str, int]:
         """For every value that is read, the index of the last stage that reads it; the output is read last."""

@@ -1,104 +1,19 @@
-"""Live tensors: how many bytes are alive at every operator call, on real or on fake tensors alike.
-
-The count is of storages that operators allocate, each once however many views it has, from the call that made
-it until nobody holds it. Weights are counted apart, and a view of a weight is no activation. What an operator
-uses inside itself (a convolution's workspace) is not seen.
-"""
+"""What a network of any size costs, found by running the very code on tensors without data."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from . import published
 from .apply import run_network
+from .live_tensors import LiveTensors
 from .networks import family_of
 from .plan import BlockSlicing, Plan
-
-
-@dataclass(eq=False)
-class LiveTensors:
-    """Counts activations while it is active: `with LiveTensors([pipe.unet]) as memory: ...`.
-
-    networks: whose weights are not activations.
-    live_bytes, peak_bytes: activations alive now, and at the worst moment.
-    calls: operator calls that compute or move something; views are free and not counted.
-    timeline: live bytes after every call, if asked for.
-    """
-
-    networks: Iterable[nn.Module] = ()
-    keep_timeline: bool = False
-    live_bytes: int = 0
-    peak_bytes: int = 0
-    calls: int = 0
-    weights_bytes: int = 0
-    timeline: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._known: weakref.WeakSet = weakref.WeakSet()
-        for network in self.networks:
-            for tensor in (*network.parameters(), *network.buffers()):
-                storage = tensor.untyped_storage()
-                if storage not in self._known:
-                    self._known.add(storage)
-                    self.weights_bytes += storage.nbytes()
-        self._mode = _Mode(self)
-
-    def __enter__(self) -> LiveTensors:
-        self._mode.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._mode.__exit__(*error)
-
-    def reset_peak(self) -> None:
-        """Let the peak start again from what is alive now."""
-        self.peak_bytes = self.live_bytes
-
-    def _knows(self, tensor: torch.Tensor) -> bool:
-        return tensor.untyped_storage() in self._known
-
-    def _see(self, made: list[torch.Tensor], given: list[torch.Tensor]) -> None:
-        for tensor in given:
-            self._known.add(tensor.untyped_storage())
-        for storage in (tensor.untyped_storage() for tensor in made):
-            if storage not in self._known:
-                self._known.add(storage)
-                self.live_bytes += storage.nbytes()
-                weakref.finalize(storage, self._drop, storage.nbytes()).atexit = False
-        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-
-    def _drop(self, size: int) -> None:
-        self.live_bytes -= size
-
-
-class _Mode(TorchDispatchMode):
-    def __init__(self, counter: LiveTensors) -> None:
-        super().__init__()
-        self.counter = counter
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        if not all(map(self.counter._knows, made)):
-            # A view of a tensor from before counting began is nothing new either.
-            given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-            self.counter._see(made, given)
-        if func.namespace == "aten" and not func.is_view:
-            self.counter.calls += 1
-            if self.counter.keep_timeline:
-                self.counter.timeline.append(self.counter.live_bytes)
-        return result
 
 
 @dataclass(frozen=True)
@@ -133,8 +48,10 @@ def trace(
     batch: samples in one call of the UNet, 2 where guidance needs two halves; the decoder is given one video.
     Returns a Trace each for "denoiser" and "decoder". Raises UnsupportedError for networks that have no family.
     """
-    with torch.no_grad(), FakeTensorMode(), _default_dtype(dtype):
+    with torch.no_grad(), FakeTensorMode():
         unet, vae = _networks(model)
+        _cast(unet, dtype)
+        _cast(vae, dtype)
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
         size = (num_frames, height // scale, width // scale)
         return {
@@ -144,7 +61,8 @@ def trace(
 
 
 def _trace(network: nn.Module, slicing: BlockSlicing | None, plan: Plan | None, extent: tuple[int, ...]) -> Trace:
-    arguments = family_of(network).example(network, *extent)
+    dtype = next(network.parameters()).dtype
+    arguments = _cast_arguments(family_of(network).example(network, *extent), dtype)
     with LiveTensors([network], keep_timeline=True) as memory:
         if plan is None:
             network(**arguments)
@@ -159,11 +77,16 @@ def _networks(model: str | DiffusionPipeline) -> tuple[nn.Module, nn.Module]:
     return tuple(type(part).from_config(part.config).eval() for part in (model.unet, model.vae))
 
 
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+def _cast(network: nn.Module, dtype: torch.dtype) -> None:
+    """network.to(dtype), which fake tensors cannot do; setting torch's default type would reach other threads."""
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(parameter.to(dtype), requires_grad=False))
+
+
+def _cast_arguments(value: object, dtype: torch.dtype) -> object:
+    """Everything but timesteps, which schedulers keep as they are."""
+    if isinstance(value, dict):
+        return {name: _cast_arguments(item, dtype) for name, item in value.items()}
+    is_feature = isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 0
+    return value.to(dtype) if is_feature else value

@@ -45,9 +45,13 @@ def test_clips_need_less_memory_than_the_whole(text_to_video):
     assert run_naive(pipe, job).peak_bytes < run(pipe, job).peak_bytes
 
 
-def test_uneven_clips_make_the_whole_length(text_to_video):
+@pytest.mark.parametrize("frames", [3, 5])
+def test_the_last_clip_is_cut_to_length(text_to_video, frames):
     pipe, job = text_to_video
-    assert len(run_naive(pipe, replace(job, num_frames=5), clip_frames=2).frames) == 5
+    assert len(run_naive(pipe, replace(job, num_frames=frames), clip_frames=2).frames) == frames
+    pipe, image = untrained.svd(), Image.radial_gradient("L")
+    job = Job.for_model(pipe, num_frames=frames, num_inference_steps=1)
+    assert len(run_naive(pipe, job, image).frames) == frames
 
 
 def test_a_clip_has_a_frame(text_to_video):

@@ -23,10 +23,10 @@ def test_a_plan_survives_json_and_pickle(seed):
 
 def test_a_named_block_goes_before_every_block():
     plan = Plan(denoiser={"*": Slicing(2, 2), "up.3": Slicing(7, 5)}, decoder=Slicing(3, 1))
-    assert slicing_for(plan.denoiser, "up.3") == Slicing(7, 5)
-    assert slicing_for(plan.denoiser, "mid") == Slicing(2, 2)
-    assert slicing_for(plan.decoder, "up.3") == Slicing(3, 1)
-    assert slicing_for(Plan().denoiser, "mid") == Slicing(1, 1)
+    assert slicing_for(dict(plan.denoiser), "up.3") == Slicing(7, 5)
+    assert slicing_for(dict(plan.denoiser), "mid") == Slicing(2, 2)
+    assert slicing_for(dict(plan.decoder), "up.3") == Slicing(3, 1)
+    assert slicing_for(dict(Plan().denoiser), "mid") == Slicing(1, 1)
 
 
 @pytest.mark.parametrize("path", BUNDLED_PLANS, ids=lambda path: path.stem)
@@ -50,6 +50,7 @@ def test_there_are_bundled_plans():
         lambda: Plan(denoiser=4),
         lambda: Plan(denoiser={"mid": 4}),
         lambda: Plan(decoder={3: Slicing()}),
+        lambda: Plan(denoiser={"dwon.0": Slicing(4, 4)}),
         lambda: Plan.from_json("{"),
         lambda: Plan.from_json("[]"),
         lambda: Plan.from_json('{"slices": 4}'),

@@ -84,7 +84,7 @@ def test_groups_keep_order_axis_norms_and_limits(kind, seed):
         assert set(group.reads) <= alive
         alive = alive - group.dead | set(group.writes)
         for position, stage in enumerate(group.stages):
-            limit = slicing_for(plan.denoiser, stage.block).group
+            limit = slicing_for(dict(plan.denoiser), stage.block).group
             assert limit is None or position < limit
     assert alive - set(program.inputs) == {program.output}
 

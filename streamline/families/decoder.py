@@ -9,12 +9,12 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.vae import Decoder
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, UpDecoderBlock2D
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..conditions import Conditions
 from ..errors import UnsupportedError
 from ..program import Builder, Program
-from .layers import project_out, require, require_open, resnet, upsample
+from .layers import double, project_out, require, require_open, resnet
 
 
 def lower(decoder: Decoder) -> Program:
@@ -35,16 +35,22 @@ def lower(decoder: Decoder) -> Program:
         require_open(block, UpDecoderBlock2D)
         p.block = f"up.{index}"
         for layer, child in enumerate(block.resnets):
-            x = _resnet(p, f"{p.block}.resnet.{layer}", child, x)
-        x = upsample(p, f"{p.block}.upsample", block.upsamplers, x)
+            x = _resnet(p, f"{p.block}.resnet.{layer}", child, x, _call_by_name)
+        x = double(p, f"{p.block}.upsample", block.upsamplers, x)
 
     p.block = "out"
     return p.build(project_out(p, decoder.conv_norm_out, decoder.conv_act, decoder.conv_out, x))
 
 
-def _resnet(p: Builder, name: str, block: ResnetBlock2D, x: str) -> str:
+def _resnet(
+    p: Builder, name: str, block: ResnetBlock2D, x: str, call: Callable[..., Tensor] = nn.Module.__call__
+) -> str:
     require(block, ResnetBlock2D)
-    return resnet(p, name, block, x)
+    return resnet(p, name, block, x, call)
+
+
+def _call_by_name(block: nn.Module, x: Tensor, emb: None) -> Tensor:
+    return block(x, temb=emb)
 
 
 def forward(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import (
@@ -54,9 +56,12 @@ def require_open(module: nn.Module, *kinds: type[nn.Module]) -> None:
         )
 
 
-def resnet(p: Builder, name: str, block: nn.Module, x: str) -> str:
-    """A spatial ResnetBlock2D, conditioned on the time embedding where the network has one."""
-    return p.frames(name, lambda c, x: block(input_tensor=x, temb=c["emb"]), x)
+def resnet(p: Builder, name: str, block: nn.Module, x: str, call: Callable[..., Tensor] = nn.Module.__call__) -> str:
+    """A spatial ResnetBlock2D, conditioned on the time embedding where the network has one.
+
+    call: call(block, x, emb) calls it just as diffusers does there, by position or by name: hooks can tell.
+    """
+    return p.frames(name, lambda c, x: call(block, x, c["emb"]), x)
 
 
 def spatio_temporal_resnet(p: Builder, name: str, block: SpatioTemporalResBlock, x: str) -> str:
@@ -83,7 +88,8 @@ def spatio_temporal_resnet(p: Builder, name: str, block: SpatioTemporalResBlock,
         hidden = temporal.conv2(temporal.dropout(temporal.nonlinearity(norm(to_video(hidden, c.batch)))))
         shortcut = spatial if temporal.conv_shortcut is None else temporal.conv_shortcut(spatial)
         indicator = c["image_only_indicator"].unflatten(0, (c.batch, -1))
-        return to_rows(block.time_mixer(spatial, shortcut + hidden, indicator))
+        mixed = block.time_mixer(x_spatial=spatial, x_temporal=shortcut + hidden, image_only_indicator=indicator)
+        return to_rows(mixed)
 
     x = resnet(p, f"{name}.spatial", block.spatial_res_block, x)
     hidden = p.pixels(f"{name}.temporal.0", first_half, x, norm=temporal.norm1)
@@ -110,13 +116,13 @@ def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioT
             return block(tokens, encoder_hidden_states=c["encoder_hidden_states"])
 
         def temporal_block(c: Conditions, tokens: Tensor, block: nn.Module = temporal) -> Tensor:
-            position = c["frame_positions"][name].repeat(c.batch, 1, 1)
+            position = c["frame_positions"][model].repeat(c.batch, 1, 1)
             # Every pixel of a sample attends to the context of the sample's first frame, as in diffusers.
             context = c["encoder_hidden_states"].unflatten(0, (c.batch, -1))[:, 0]
             context = context.repeat_interleave(tokens.shape[1], dim=0)
             mixed = block(tokens + position, num_frames=c.frames, encoder_hidden_states=context)
             indicator = c["image_only_indicator"].unflatten(0, (c.batch, -1))
-            return model.time_mixer(tokens, mixed, indicator)
+            return model.time_mixer(x_spatial=tokens, x_temporal=mixed, image_only_indicator=indicator)
 
         tokens = p.frames(f"{name}.{index}.spatial", spatial_block, tokens)
         tokens = p.pixels(f"{name}.{index}.temporal", temporal_block, tokens)
@@ -129,29 +135,40 @@ def frame_positions(model: TransformerSpatioTemporalModel, frames: int, like: Te
     return model.time_pos_embed(model.time_proj(numbers).to(like.dtype))[:, None]
 
 
-def downsample(p: Builder, name: str, layers: nn.ModuleList | None, x: str) -> str:
-    """The downsamplers of a down block, if it has any."""
+def downsample(
+    p: Builder, name: str, layers: nn.ModuleList | None, x: str, call: Callable[..., Tensor] = nn.Module.__call__
+) -> str:
+    """The downsamplers of a down block, if it has any; call(layer, x) as diffusers does there."""
     for index, layer in enumerate(layers or ()):
         require(layer, Downsample2D)
-        x = p.frames(f"{name}.{index}", lambda c, x, layer=layer: layer(hidden_states=x), x)
+        x = p.frames(f"{name}.{index}", lambda c, x, layer=layer: call(layer, x), x)
     return x
 
 
-def upsample(p: Builder, name: str, layers: nn.ModuleList | None, x: str, next_skip: str | None = None) -> str:
-    """The upsamplers of an up block, if it has any.
+def upsample(
+    p: Builder, name: str, layers: nn.ModuleList | None, x: str, next_skip: str | None, call: Callable[..., Tensor]
+) -> str:
+    """The upsamplers of an up block of a UNet, if it has any; call(layer, x, size) as diffusers does there.
 
     next_skip: the skip value the result will be joined with. Where halving had rounded, the result takes that
         value's height and width (diffusers' `upsample_size`); condition "resize" says so.
     """
 
     def run(c: Conditions, x: Tensor, *skip: Tensor, layer: nn.Module) -> Tensor:
-        size = skip[0].shape[2:] if skip and c["resize"] else None
-        return layer(hidden_states=x, output_size=size)
+        return call(layer, x, skip[0].shape[2:] if skip and c["resize"] else None)
 
     for index, layer in enumerate(layers or ()):
         require(layer, Upsample2D)
         reads = (x,) if next_skip is None else (x, next_skip)
         x = p.frames(f"{name}.{index}", lambda c, *slices, layer=layer: run(c, *slices, layer=layer), *reads)
+    return x
+
+
+def double(p: Builder, name: str, layers: nn.ModuleList | None, x: str) -> str:
+    """The upsamplers of an up block of a decoder, if it has any."""
+    for index, layer in enumerate(layers or ()):
+        require(layer, Upsample2D)
+        x = p.frames(f"{name}.{index}", lambda c, x, layer=layer: layer(x), x)
     return x
 
 

@@ -24,12 +24,13 @@ from diffusers.utils.torch_utils import apply_freeu
 from torch import Tensor, nn
 
 from ..conditions import Conditions
-from ..errors import UnsupportedError
+from ..errors import InputError, UnsupportedError
 from ..program import Builder, Program
+from .arguments import as_timesteps, needs_resize
 from .layers import downsample, project_out, require, require_open, resnet, to_video, upsample
-from .spatio_temporal import as_timesteps, needs_resize
 
 CLIP_TOKENS = 77  # the length diffusers pads a prompt to, for Stable Diffusion's text encoder
+SDXL_TIME_IDS = 6  # original size, crop corner and target size, two numbers each
 
 
 def lower(unet: UNetMotionModel) -> Program:
@@ -44,7 +45,7 @@ def lower(unet: UNetMotionModel) -> Program:
             x = _layer(p, block, layer, x)
             skips.append(x)
         if block.downsamplers is not None:
-            x = downsample(p, f"{p.block}.downsample", block.downsamplers, x)
+            x = downsample(p, f"{p.block}.downsample", block.downsamplers, x, _call_sampler)
             skips.append(x)
 
     p.block = "mid"
@@ -56,14 +57,26 @@ def lower(unet: UNetMotionModel) -> Program:
         for layer in range(len(block.resnets)):
             x = _join(p, f"{p.block}.join.{layer}", block, len(skips) - 1, x, skips.pop())
             x = _layer(p, block, layer, x)
-        x = upsample(p, f"{p.block}.upsample", block.upsamplers, x, skips[-1] if skips else None)
+        x = upsample(p, f"{p.block}.upsample", block.upsamplers, x, skips[-1] if skips else None, _call_upsampler)
 
     p.block = "out"
     return p.build(project_out(p, unet.conv_norm_out, unet.conv_act, unet.conv_out, x))
 
 
+def _call_resnet(block: nn.Module, x: Tensor, emb: Tensor) -> Tensor:
+    return block(input_tensor=x, temb=emb)
+
+
+def _call_sampler(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer(hidden_states=x)
+
+
+def _call_upsampler(layer: nn.Module, x: Tensor, size: torch.Size | None) -> Tensor:
+    return layer(hidden_states=x, output_size=size)
+
+
 def _layer(p: Builder, block: nn.Module, layer: int, x: str) -> str:
-    x = resnet(p, f"{p.block}.resnet.{layer}", block.resnets[layer], x)
+    x = resnet(p, f"{p.block}.resnet.{layer}", block.resnets[layer], x, _call_resnet)
     if hasattr(block, "attentions"):
         x = _attention(p, f"{p.block}.attention.{layer}", block.attentions[layer], x)
     return _motion(p, f"{p.block}.motion.{layer}", block.motion_modules[layer], x)
@@ -72,14 +85,14 @@ def _layer(p: Builder, block: nn.Module, layer: int, x: str) -> str:
 def _mid(p: Builder, block: nn.Module | None, x: str) -> str:
     """The middle block, after which a control network's residual is added."""
     if isinstance(block, UNetMidBlock2DCrossAttn):
-        x = p.frames("mid.spatial", lambda c, x: block(x, temb=c["emb"], **_text(c)), x)
+        x = p.frames("mid.spatial", lambda c, x: block(x, c["emb"], attention_mask=None, **_text(c)), x)
     elif block is not None:
         require_open(block, UNetMidBlockCrossAttnMotion)
-        x = resnet(p, "mid.resnet.0", block.resnets[0], x)
+        x = resnet(p, "mid.resnet.0", block.resnets[0], x, _call_resnet)
         for layer, attention in enumerate(block.attentions):
             x = _attention(p, f"mid.attention.{layer}", attention, x)
             x = _motion(p, f"mid.motion.{layer}", block.motion_modules[layer], x)
-            x = resnet(p, f"mid.resnet.{layer + 1}", block.resnets[layer + 1], x)
+            x = resnet(p, f"mid.resnet.{layer + 1}", block.resnets[layer + 1], x, _call_resnet)
     return x
 
 
@@ -105,7 +118,8 @@ def _join(p: Builder, name: str, block: nn.Module, position: int, x: str, skip: 
 
 def _attention(p: Builder, name: str, model: nn.Module, x: str) -> str:
     require(model, Transformer2DModel, DualTransformer2DModel)
-    return p.frames(name, lambda c, x: model(hidden_states=x, return_dict=False, **_text(c))[0], x)
+    masks = {"attention_mask": None, "encoder_attention_mask": None}
+    return p.frames(name, lambda c, x: model(hidden_states=x, return_dict=False, **masks, **_text(c))[0], x)
 
 
 def _text(c: Conditions) -> dict[str, Any]:
@@ -126,7 +140,13 @@ def _motion(p: Builder, name: str, module: AnimateDiffTransformer3D, x: str) -> 
         tokens = norm(video).permute(0, 3, 4, 2, 1).reshape(batch * pixels, frames, channels)
         tokens = module.proj_in(input=tokens)
         for block in module.transformer_blocks:
-            tokens = block(hidden_states=tokens, encoder_hidden_states=None, cross_attention_kwargs=None)
+            tokens = block(
+                hidden_states=tokens,
+                encoder_hidden_states=None,
+                timestep=None,
+                cross_attention_kwargs=None,
+                class_labels=None,
+            )
         tokens = module.proj_out(input=tokens).unflatten(0, (batch, pixels))
         return x + tokens.permute(0, 2, 3, 1).reshape(x.shape)
 
@@ -192,11 +212,21 @@ def forward(
 
 
 def example(unet: UNetMotionModel, batch: int, frames: int, height: int, width: int) -> dict:
-    """Arguments of the right shapes for one call; height and width in latent pixels."""
+    """Arguments of the right shapes for one call; height and width in latent pixels.
+
+    Raises InputError for more frames than the motion modules have positions for.
+    """
+    if frames > unet.config.motion_max_seq_length:
+        raise InputError(f"This model makes at most {unet.config.motion_max_seq_length} frames, not {frames}.")
     channels = unet.config.cross_attention_dim
     channels = channels if isinstance(channels, int) else channels[0]
-    return {
+    arguments = {
         "sample": torch.zeros(batch, unet.config.in_channels, frames, height, width),
         "timestep": torch.tensor(0),
         "encoder_hidden_states": torch.zeros(batch * frames, CLIP_TOKENS, channels),
     }
+    if unet.config.addition_embed_type == "text_time":
+        time_ids = torch.zeros(batch, SDXL_TIME_IDS)
+        text = unet.add_embedding.linear_1.in_features - SDXL_TIME_IDS * unet.config.addition_time_embed_dim
+        arguments["added_cond_kwargs"] = {"text_embeds": torch.zeros(batch, text), "time_ids": time_ids}
+    return arguments

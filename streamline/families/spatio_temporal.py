@@ -15,10 +15,11 @@ from diffusers.models.unets.unet_3d_blocks import (
     UpBlockSpatioTemporal,
 )
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionOutput
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..conditions import Conditions
 from ..program import Builder, Program
+from .arguments import as_timesteps, needs_resize
 from .layers import (
     downsample,
     frame_positions,
@@ -64,7 +65,7 @@ def lower(unet: UNetSpatioTemporalConditionModel) -> Program:
             x = spatio_temporal_resnet(p, f"{p.block}.resnet.{layer}", resnet, x)
             if hasattr(block, "attentions"):
                 x = spatio_temporal_transformer(p, f"{p.block}.attention.{layer}", block.attentions[layer], x)
-        x = upsample(p, f"{p.block}.upsample", block.upsamplers, x, skips[-1] if skips else None)
+        x = upsample(p, f"{p.block}.upsample", block.upsamplers, x, skips[-1] if skips else None, nn.Module.__call__)
 
     p.block = "out"
     return p.build(project_out(p, unet.conv_norm_out, unet.conv_act, unet.conv_out, x))
@@ -89,7 +90,7 @@ def forward(
     added = unet.add_time_proj(added_time_ids.flatten()).reshape(batch, -1).to(emb.dtype)
     emb = emb + unet.add_embedding(added)
 
-    transformers = named_in_program_order(unet)
+    transformers = [module for module in unet.modules() if isinstance(module, TransformerSpatioTemporalModel)]
     conditions = Conditions(
         batch,
         frames,
@@ -99,7 +100,7 @@ def forward(
             "image_only_indicator": torch.zeros(batch * frames, dtype=sample.dtype, device=sample.device),
         },
         shared={
-            "frame_positions": {name: frame_positions(m, frames, sample) for name, m in transformers.items()},
+            "frame_positions": {model: frame_positions(model, frames, sample) for model in transformers},
             "resize": needs_resize(sample, unet.num_upsamplers),
         },
     )
@@ -117,30 +118,3 @@ def example(unet: UNetSpatioTemporalConditionModel, batch: int, frames: int, hei
         "encoder_hidden_states": torch.zeros(batch, 1, channels),
         "added_time_ids": torch.zeros(batch, time_ids // unet.config.addition_time_embed_dim),
     }
-
-
-def named_in_program_order(unet: UNetSpatioTemporalConditionModel) -> dict[str, TransformerSpatioTemporalModel]:
-    """The transformers of the UNet under the names their stages carry."""
-    blocks = [(f"down.{index}", block) for index, block in enumerate(unet.down_blocks)]
-    blocks += [("mid", unet.mid_block)]
-    blocks += [(f"up.{index}", block) for index, block in enumerate(unet.up_blocks)]
-    return {
-        f"{name}.attention.{layer}": attention
-        for name, block in blocks
-        for layer, attention in enumerate(getattr(block, "attentions", ()))
-    }
-
-
-def as_timesteps(timestep: Tensor | float | int, batch: int, device: torch.device) -> Tensor:
-    """One timestep for each sample of the batch, on the device, (batch,)."""
-    if not torch.is_tensor(timestep):
-        dtype = torch.float64 if isinstance(timestep, float) else torch.int64
-        if device.type == "mps":
-            dtype = torch.float32 if isinstance(timestep, float) else torch.int32
-        timestep = torch.tensor(timestep, dtype=dtype, device=device)
-    return timestep.to(device).reshape(-1).expand(batch)
-
-
-def needs_resize(sample: Tensor, upsamplers: int) -> bool:
-    """Whether height or width does not halve evenly all the way down, so that going up needs explicit sizes."""
-    return any(size % 2**upsamplers != 0 for size in sample.shape[-2:])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..conditions import Conditions
 from ..program import Builder, Program
-from .layers import project_out, require, require_open, spatio_temporal_resnet, to_rows, to_video, upsample
+from .layers import double, project_out, require, require_open, spatio_temporal_resnet, to_rows, to_video
 
 
 def lower(decoder: TemporalDecoder) -> Program:
@@ -43,7 +43,7 @@ def lower(decoder: TemporalDecoder) -> Program:
         p.block = f"up.{index}"
         for layer, resnet in enumerate(block.resnets):
             x = spatio_temporal_resnet(p, f"{p.block}.resnet.{layer}", resnet, x)
-        x = upsample(p, f"{p.block}.upsample", block.upsamplers, x)
+        x = double(p, f"{p.block}.upsample", block.upsamplers, x)
 
     p.block = "out"
     x = project_out(p, decoder.conv_norm_out, decoder.conv_act, decoder.conv_out, x)

@@ -5,7 +5,7 @@ import logging
 # diffusers asks transformers for image processors by names that prefer torchvision; the PIL ones are meant.
 logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
-from .apply import Applied, apply  # noqa: E402
+from .apply import Applied, apply, is_applied  # noqa: E402
 from .catalog import MODELS, Model, load  # noqa: E402
 from .errors import InputError, ModelError, PlanError, StreamlineError, UnsupportedError  # noqa: E402
 from .job import Job  # noqa: E402
@@ -38,6 +38,7 @@ __all__ = [
     "apply",
     "contact_sheet",
     "export",
+    "is_applied",
     "load",
     "run",
     "run_naive",

@@ -195,7 +195,7 @@ def run(
     return AnimateDiffPipeline(
         vae=vae.eval(),
         text_encoder=encoder.eval(),
-        tokenizer=tokenizer,
+        tokenizer=text.tokenizer(),
         unet=video_unet.eval(),
         motion_adapter=None,
         scheduler=scheduler,

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, help="default: 3 for text, 1.5 for images")
+    parser.add_argument("--guidance", type=float, help="default: 3 for text, 2 for images")
     parser.add_argument("--sheet", type=Path, help="also save the clips as a picture, one a row")
     args = parser.parse_args()
 
@@ -73,7 +73,7 @@ def sample(
             scale = 3.0 if guidance is None else guidance
             return pipeline(world.describe(scene), guidance_scale=scale, **options).frames[0]
         case StableVideoDiffusionPipeline():
-            scale = 1.5 if guidance is None else guidance
+            scale = 2.0 if guidance is None else guidance
             bucket = round(world.USUAL_MOTION_BUCKET * scene.pace)
             return pipeline(to_image(clip[0]), max_guidance_scale=scale, motion_bucket_id=bucket, **options).frames[0]
     raise TypeError(f"no way to sample a {type(pipeline).__name__}")

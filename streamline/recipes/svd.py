@@ -26,7 +26,7 @@ from streamline.recipes.bank import load_or_build
 from streamline.recipes.common import arguments, channels_last, export
 from streamline.recipes.loop import Chance, Stage, train
 
-SHARES = {"autoencoder": 0.42, "denoiser": 0.42, "decoder": 0.16}
+SHARES = {"autoencoder": 0.40, "denoiser": 0.50, "decoder": 0.10}
 """Each stage's share of the training time."""
 CONDITION_DROPOUT = 0.1
 NORM_GROUPS = 32

@@ -130,17 +130,13 @@ def test_an_interrupted_training_resumes_to_the_same_bits(name: str, tmp_path: P
     resumed = run(tmp_path / "resumed", 100, size, steps=2)
 
     for stage in stages:
-        a, b = (
-            torch.load(tmp_path / kind / f"{stage}.pt", weights_only=True) for kind in ("straight", "resumed")
-        )
+        a, b = (torch.load(tmp_path / kind / f"{stage}.pt", weights_only=True) for kind in ("straight", "resumed"))
         a, b = ({**saved, "seconds": 0} for saved in (a, b))
         torch.testing.assert_close(a, b, rtol=0, atol=0)
         assert (tmp_path / "resumed" / f"{stage}.png").stat().st_size > 0
     for key, component in straight.components.items():
         if isinstance(component, nn.Module):
-            torch.testing.assert_close(
-                component.state_dict(), resumed.components[key].state_dict(), rtol=0, atol=0
-            )
+            torch.testing.assert_close(component.state_dict(), resumed.components[key].state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

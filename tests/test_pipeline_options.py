@@ -408,8 +408,8 @@ REFUSED = {
     cast_layer_by_layer: "hook 'layerwise_casting' on UNet.* is not supported",
     attending_across_frames: "processor CrossFrameProcessor is not known to treat frames and pixels apart",
     perturbed_attention: "processor PAGCFGIdentitySelfAttnProcessor2_0 is not known to treat frames",
-    hook_on_a_block: "A CrossAttnDownBlock.* is run part by part, so hooks on it, .* would have no effect",
-    replaced_forward_of_a_block: "A .*MidBlock.* is run part by part, .* a replaced forward .* no effect",
+    hook_on_a_block: "A CrossAttnDownBlock.* is run part by part, so hooks on it .* would have no effect",
+    replaced_forward_of_a_block: "The forward of a .*MidBlock.* was replaced by another, .* take that off first",
     compiled_block: "A UNetMidBlock.* is run part by part, .* compiling it would have no effect",
     chunks_of_rows: "chunks of 2 along dimension 0 do not divide every slice; use chunks of 1, or dim=1",
 }

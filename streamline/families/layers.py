@@ -49,10 +49,10 @@ def require_open(module: nn.Module, *kinds: type[nn.Module]) -> None:
     """Require a class whose parts are called in its place, and that nothing waits for it to be called itself."""
     require(module, *kinds)
     hooks = module._forward_pre_hooks or module._forward_hooks
-    if hooks or "forward" in module.__dict__ or module._compiled_call_impl is not None:
+    if hooks or module._compiled_call_impl is not None:
         raise UnsupportedError(
-            f"A {type(module).__name__} is run part by part, so hooks on it, a replaced forward or compiling it "
-            "would have no effect; use them on its parts, or on the whole network."
+            f"A {type(module).__name__} is run part by part, so hooks on it or compiling it would have no "
+            "effect; use them on its parts, or on the whole network."
         )
 
 

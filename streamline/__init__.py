@@ -7,7 +7,7 @@ logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
 from .apply import Applied, apply, is_applied  # noqa: E402
 from .catalog import MODELS, Model, load  # noqa: E402
-from .errors import InputError, ModelError, PlanError, StreamlineError, UnsupportedError  # noqa: E402
+from .errors import InputError, ModelError, OutOfMemory, PlanError, StreamlineError, UnsupportedError  # noqa: E402
 from .job import Job  # noqa: E402
 from .live_tensors import LiveTensors  # noqa: E402
 from .naive import run_naive  # noqa: E402
@@ -26,6 +26,7 @@ __all__ = [
     "LiveTensors",
     "Model",
     "ModelError",
+    "OutOfMemory",
     "Plan",
     "PlanError",
     "Result",

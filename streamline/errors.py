@@ -1,5 +1,11 @@
 """Errors a caller can act on; each carries one sentence meant for people."""
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
 
 class StreamlineError(Exception):
     """Base of every error this package raises on purpose."""
@@ -19,3 +25,23 @@ class ModelError(StreamlineError):
 
 class InputError(StreamlineError, ValueError):
     """A job's input (prompt, image, size, ...) cannot be used."""
+
+
+class OutOfMemory(StreamlineError, MemoryError):
+    """This machine has less memory than was needed."""
+
+
+@contextmanager
+def telling_out_of_memory() -> Iterator[None]:
+    """Raise OutOfMemory in place of what torch and Python raise, and free what the calls that failed still hold.
+
+    On a CPU torch has no error class of its own for it, only the name of its allocator in the message.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+        if not known or isinstance(error, OutOfMemory):
+            raise
+        traceback.clear_frames(error.__traceback__)
+        raise OutOfMemory("Memory is not enough; slice more finely or make fewer frames.") from error

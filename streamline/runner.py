@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from .apply import apply
+from .errors import telling_out_of_memory
 from .job import Job, call_arguments
 from .plan import Plan
 from .tracing import LiveTensors
@@ -97,6 +98,7 @@ class Result:
         }
 
 
+@telling_out_of_memory()
 def run(
     pipe: DiffusionPipeline,
     job: Job,
@@ -112,7 +114,7 @@ def run(
         raises ends the run, and the pipeline is left as it was.
 
     The noise comes from a generator on the CPU, so a seed means the same on every device.
-    Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run.
+    Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory.
     """
     arguments = call_arguments(pipe, job, image)
     emit = on_event or (lambda event: None)

@@ -1,6 +1,8 @@
 """A run is what the pipeline does, seeded, measured and reported; jobs are checked plain data."""
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from streamline import (
     Finished,
     InputError,
     Job,
+    OutOfMemory,
     Plan,
     Started,
     Step,
@@ -104,6 +107,25 @@ def test_an_exception_of_the_listener_ends_the_run_and_restores_the_pipeline(cas
         run(pipe, job, Plan.uniform(2), image, stop)
     assert "forward" not in vars(pipe.unet) and not pipe.unet._forward_pre_hooks
     assert (pixels(run(pipe, job, image=image)) == before).all()
+
+
+@pytest.mark.parametrize("make", [torch.OutOfMemoryError, MemoryError, lambda: torch.empty(10**15)])
+def test_too_little_memory_is_an_error_of_its_own_and_frees_what_there_was(case, monkeypatch, make):
+    pipe, job, image = case
+    alive = []
+
+    def fail(noise, *args, **kwargs):
+        alive.append(weakref.ref(noise))
+        raise make()
+
+    monkeypatch.setattr(pipe.scheduler, "step", fail)
+    gc.disable()
+    try:
+        with pytest.raises(OutOfMemory, match="slice more finely"):
+            run(pipe, job, Plan.uniform(2), image)
+        assert alive[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_what_a_model_cannot_do_is_refused():

@@ -52,9 +52,9 @@ def build() -> gr.Blocks:
             "guidance_scale": guidance_scale or None,
         }
         given = {name: value for name, value in given.items() if value is not None}
-        plan = streamline.Plan.uniform(slices) if way == STREAMLINED else None
-        readings = studio.make(request.session_hash, model, given, plan, None if reads_text else image)
         try:
+            plan = streamline.Plan.uniform(slices) if way == STREAMLINED else None
+            readings = studio.make(request.session_hash, model, given, plan, None if reads_text else image)
             for reading in readings:
                 if reading.result is None:
                     yield gr.skip(), show_reading(reading), gr.skip(), gr.skip()
@@ -67,9 +67,10 @@ def build() -> gr.Blocks:
                 yield str(path), show_reading(reading), show_runs(runs), runs
         except Stopped:
             yield gr.skip(), show_reading(Reading("Stopped")), gr.skip(), gr.skip()
-        except streamline.StreamlineError as error:
-            yield gr.skip(), show_reading(Reading("Not made")), gr.skip(), gr.skip()
-            raise gr.Error(str(error), title="This cannot be made", print_exception=False) from error
+        except Exception as error:
+            sentence = _sentence(error)
+            yield gr.skip(), show_reading(Reading("Not made", trouble=sentence)), gr.skip(), gr.skip()
+            raise gr.Error(sentence, visible=False, print_exception=False) from None  # for those who call the API
 
     def end(request: gr.Request) -> None:
         studio.stop(request.session_hash)
@@ -102,6 +103,7 @@ def build() -> gr.Blocks:
                     16,
                     value=4,
                     step=1,
+                    precision=0,
                     label="How finely to slice",
                     info="1 is whole. More slices need less memory and more time.",
                 )
@@ -133,6 +135,14 @@ def build() -> gr.Blocks:
         )
         stop.click(end, concurrency_limit=None)
     return demo
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, for people; errors of streamline say it themselves."""
+    if isinstance(error, streamline.StreamlineError):
+        return str(error)
+    first_line = str(error).strip().partition("\n")[0].rstrip(".")
+    return ": ".join(filter(None, ("Something went wrong", type(error).__name__, first_line))) + "."
 
 
 def _label(model: streamline.Model) -> str:

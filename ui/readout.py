@@ -35,6 +35,7 @@ def show_reading(reading: Reading) -> str:
     cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in figures.items())
     return f"""<div class="readout">
 <div class="status"><span>{escape(reading.status)}</span><span>{f"step {done} of {total}" if total else ""}</span></div>
+{f'<p class="trouble">{escape(reading.trouble)}</p>' if reading.trouble else ""}
 <div class="track"><i style="width: {share:.0%}"></i></div>
 <div class="figures">{cells}</div>
 <p class="caption">seconds, step by step</p>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """A run at one moment. Bytes include the weights; result is there once all is done."""
+    """A run at one moment. Bytes include the weights; result is there once all is done, trouble if it never will."""
 
     status: str
     total: int = 0
@@ -28,6 +29,7 @@ class Reading:
     peak_bytes: int = 0
     weights_bytes: int = 0
     result: streamline.Result | None = None
+    trouble: str = ""
 
 
 class Studio:
@@ -70,6 +72,7 @@ class Studio:
                     job = streamline.Job.for_model(pipe, **given)
                     events.put(streamline.run(pipe, job, plan, image, on_event))
             except BaseException as error:  # handed to the thread that waits for it
+                _free(error)
                 events.put(error)
 
         threading.Thread(target=work, daemon=True).start()
@@ -93,6 +96,15 @@ class Studio:
             pipe.set_progress_bar_config(disable=True)
             self._loaded = (model, pipe)
         return self._loaded[1]
+
+
+def _free(error: BaseException) -> None:
+    """Let go of what the calls that failed still hold: all the activations of a run, and the model itself."""
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
 
 
 def _read(reading: Reading, event: object) -> Reading:

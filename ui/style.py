@@ -22,6 +22,7 @@ CSS = """
 .readout { font-variant-numeric: tabular-nums; }
 .readout .status { display: flex; justify-content: space-between; margin-bottom: 0.4rem;
   color: var(--body-text-color-subdued); font-size: 0.85rem; }
+.readout .trouble { margin: 0 0 0.5rem; font-weight: 500; }
 .readout .track { height: 6px; border-radius: 3px; background: var(--border-color-primary); overflow: hidden; }
 .readout .track > i { display: block; height: 100%; background: var(--color-accent);
   transition: width 0.3s ease-out; }

@@ -1,0 +1,89 @@
+"""The page without a browser: every end of a run is a reading, and nothing of it stays behind."""
+
+import gc
+import weakref
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+import torch
+import untrained
+
+import streamline
+import ui
+
+REQUEST = SimpleNamespace(session_hash="visitor")
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """What every model turns out to be."""
+    pipe = untrained.animatediff()
+    monkeypatch.setattr(streamline, "load", lambda name: pipe)
+    return pipe
+
+
+@pytest.fixture
+def demo():
+    return ui.build()
+
+
+def make(demo, *, slices=2, steps=3, request=REQUEST):
+    """The page's readings, as it shows them, until the run is over; an error at the end is left out."""
+    function = next(function.fn for function in demo.fns.values() if function.name == "make")
+    try:
+        for _, reading, *_ in function(
+            "tiny-animatediff", "a cat", None, "Streamlined", slices, steps, 4, 1, 0, [], request
+        ):
+            yield reading
+    except gr.Error:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "Memory is not enough; slice more finely"),
+        (MemoryError(), "Memory is not enough; slice more finely"),
+        (KeyError("a\nb"), "Something went wrong: KeyError: &#x27;a\\nb&#x27;."),
+        (RuntimeError("First.\nSecond."), "Something went wrong: RuntimeError: First."),
+        (streamline.InputError("Too blue."), "Too blue."),
+    ],
+)
+def test_every_error_is_a_sentence(demo, pipe, monkeypatch, error, sentence):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(pipe.scheduler, "step", fail)
+    *_, last = make(demo)
+    assert "Not made" in last and sentence in last and "Second" not in last
+
+
+def test_a_failed_run_leaves_nothing_in_memory(demo, pipe, monkeypatch):
+    alive = []
+
+    def fail(noise, *args, **kwargs):
+        alive.append(weakref.ref(noise))
+        try:
+            raise RuntimeError("Odd.")
+        except RuntimeError as error:
+            raise ValueError("Very odd.") from error
+
+    monkeypatch.setattr(pipe.scheduler, "step", fail)
+    gc.disable()
+    try:
+        *_, last = make(demo)
+        assert "Very odd." in last
+        assert alive[0]() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("slices", [2.5, None, 0])
+def test_slices_that_are_no_number_are_a_sentence(demo, slices):
+    *_, last = make(demo, slices=slices)
+    assert "Not made" in last and "must be a whole number of at least 1" in last
+
+
+def test_the_slider_gives_whole_numbers(demo):
+    assert next(block for block in demo.blocks.values() if isinstance(block, gr.Slider)).preprocess(2.5) == 2

@@ -1,6 +1,7 @@
 """The page without a browser: every end of a run is a reading, and nothing of it stays behind."""
 
 import gc
+import threading
 import weakref
 from types import SimpleNamespace
 
@@ -8,11 +9,10 @@ import gradio as gr
 import pytest
 import torch
 import untrained
+from PIL import Image
 
 import streamline
 import ui
-
-REQUEST = SimpleNamespace(session_hash="visitor")
 
 
 @pytest.fixture
@@ -28,16 +28,22 @@ def demo():
     return ui.build()
 
 
-def make(demo, *, slices=2, steps=3, request=REQUEST):
+def make(demo, *, slices=2, steps=3, session="visitor"):
     """The page's readings, as it shows them, until the run is over; an error at the end is left out."""
-    function = next(function.fn for function in demo.fns.values() if function.name == "make")
+    given = ("tiny-animatediff", "a cat", None, "Streamlined", slices, steps, 4, 1, 0, [])
     try:
-        for _, reading, *_ in function(
-            "tiny-animatediff", "a cat", None, "Streamlined", slices, steps, 4, 1, 0, [], request
-        ):
+        for _, reading, *_ in handler(demo, "make")(*given, SimpleNamespace(session_hash=session)):
             yield reading
     except gr.Error:
         pass
+
+
+def stop(demo, session="visitor"):
+    handler(demo, "end")(SimpleNamespace(session_hash=session))
+
+
+def handler(demo, name):
+    return next(function.fn for function in demo.fns.values() if function.name == name)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +93,34 @@ def test_slices_that_are_no_number_are_a_sentence(demo, slices):
 
 def test_the_slider_gives_whole_numbers(demo):
     assert next(block for block in demo.blocks.values() if isinstance(block, gr.Slider)).preprocess(2.5) == 2
+
+
+def test_who_waits_for_another_run_is_told_and_can_stop(demo, pipe):
+    first, second = make(demo, session="first"), make(demo, session="second")
+    while "Denoising" not in next(first):
+        pass
+    assert "Waiting for another run" in next(second)
+    stop(demo, "second")
+    assert "Stopped" in next(second)
+    *_, last = first
+    assert "Done" in last
+
+
+def test_stop_is_heard_while_the_model_loads(demo, pipe, monkeypatch):
+    loaded = threading.Event()
+    monkeypatch.setattr(streamline, "load", lambda name: loaded.wait(60) and pipe)
+    readings = make(demo)
+    while "Loading the model" not in next(readings):
+        pass
+    stop(demo)
+    assert "Stopped" in next(readings)
+    loaded.set()
+    *_, last = make(demo)
+    assert "Done" in last
+
+
+def test_a_transparent_picture_comes_as_it_is(demo, tmp_path):
+    path = tmp_path / "clear.png"
+    Image.new("RGBA", (8, 8)).save(path)
+    image = next(block for block in demo.blocks.values() if isinstance(block, gr.Image))
+    assert image.preprocess(gr.image_utils.ImageData(path=str(path))).mode == "RGBA"

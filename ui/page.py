@@ -17,6 +17,7 @@ from .studio import Reading, Stopped, Studio
 STREAMLINED, ORIGINAL = "Streamlined", "Original"
 MODELS = {model.name: model for model in streamline.MODELS}
 RUNS_SHOWN = 6
+WAITING = 20  # runs at once, of which the studio works on one; half of gradio's threads, so that Stop gets one
 PROMPTS = (
     "a red circle moving left on a black background",
     "a green star spinning on a navy background",
@@ -94,7 +95,12 @@ def build() -> gr.Blocks:
                     gr.Examples([[text] for text in PROMPTS], prompt, label="For the tiny model")
                 with gr.Column(visible=False) as image_input:
                     image = gr.Image(
-                        PICTURES[0], type="pil", label="Image", height=240, sources=["upload", "clipboard"]
+                        PICTURES[0],
+                        type="pil",
+                        label="Image",
+                        height=240,
+                        sources=["upload", "clipboard"],
+                        image_mode=None,
                     )
                     gr.Examples([[picture] for picture in PICTURES], image, label="For the tiny model")
                 way = gr.Radio([STREAMLINED, ORIGINAL], value=STREAMLINED, label="How to run it")
@@ -131,7 +137,7 @@ def build() -> gr.Blocks:
             [model, prompt, image, way, slices, steps, frames, seed, guidance_scale, runs],
             [video, reading, comparison, runs],
             show_progress="hidden",
-            concurrency_limit=1,
+            concurrency_limit=WAITING,
         )
         stop.click(end, concurrency_limit=None)
     return demo

@@ -33,17 +33,19 @@ class Reading:
 
 
 class Studio:
-    """Keeps the model that was used last, and knows which sessions want their run stopped."""
+    """Keeps the model that was used last, and knows the run of each session."""
 
     def __init__(self) -> None:
         self._one_run = threading.Lock()
         self._loaded: tuple[str, DiffusionPipeline] | None = None
-        self._stops: dict[str, threading.Event] = {}
+        self._runs: dict[str, tuple[threading.Event, queue.Queue]] = {}
 
     def stop(self, session: str) -> None:
-        """End this session's run at its next step; nothing happens if there is none."""
-        if session in self._stops:
-            self._stops[session].set()
+        """End this session's run for its reader now, and its work at the next step; without a run, do nothing."""
+        if session in self._runs:
+            stop, events = self._runs[session]
+            stop.set()
+            events.put(Stopped())
 
     def make(
         self,
@@ -57,8 +59,7 @@ class Studio:
 
         Raises what the run raises, and Stopped.
         """
-        stop = self._stops[session] = threading.Event()
-        events: queue.Queue = queue.Queue()
+        stop, events = self._runs[session] = threading.Event(), queue.Queue()
 
         def on_event(event: object) -> None:
             if stop.is_set():
@@ -68,6 +69,7 @@ class Studio:
         def work() -> None:
             try:
                 with self._one_run:
+                    on_event(Reading("Loading the model"))
                     pipe = self._pipeline(model)
                     job = streamline.Job.for_model(pipe, **given)
                     events.put(streamline.run(pipe, job, plan, image, on_event))
@@ -77,7 +79,7 @@ class Studio:
 
         threading.Thread(target=work, daemon=True).start()
         try:
-            reading = Reading(status="Loading the model")
+            reading = Reading("Waiting for another run")
             yield reading
             while reading.result is None:
                 event = events.get()
@@ -87,7 +89,7 @@ class Studio:
                 yield reading
         finally:
             stop.set()
-            self._stops.pop(session, None)
+            self._runs.pop(session, None)
 
     def _pipeline(self, model: str) -> DiffusionPipeline:
         if self._loaded is None or self._loaded[0] != model:
@@ -109,6 +111,8 @@ def _free(error: BaseException) -> None:
 
 def _read(reading: Reading, event: object) -> Reading:
     match event:
+        case Reading():
+            return event
         case streamline.Started(job=job, weights_bytes=weights):
             return replace(reading, status="Denoising", total=job.num_inference_steps, weights_bytes=weights)
         case streamline.Step():

@@ -23,13 +23,11 @@ from diffusers import (
     AutoencoderKLTemporalDecoder,
     ControlNetModel,
     DiffusionPipeline,
-    EulerDiscreteScheduler,
     MotionAdapter,
     PIAPipeline,
     SparseControlNetModel,
     StableVideoDiffusionPipeline,
     UNet2DConditionModel,
-    UNetSpatioTemporalConditionModel,
 )
 from PIL import Image
 from torch import Tensor, nn
@@ -37,8 +35,6 @@ from transformers import (
     CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModelWithProjection,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
 )
 
 from streamline import Plan, Slicing
@@ -120,7 +116,7 @@ def text_to_video(kind: type[DiffusionPipeline] = AnimateDiffPipeline, *, mid_bl
         tokenizer=text["tokenizer"],
         scheduler=text["scheduler"],
         feature_extractor=CLIPImageProcessor(),
-        image_encoder=vision_model(),
+        image_encoder=untrained.vision_model(),
         motion_adapter=adapter,
         **parts,
     )
@@ -206,35 +202,10 @@ def personalized() -> Call:
 def image_to_video() -> Call:
     """Stable Video Diffusion."""
     torch.manual_seed(0)
-    unet = UNetSpatioTemporalConditionModel(
-        sample_size=5,
-        block_out_channels=(32, 64),
-        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-        layers_per_block=1,
-        num_attention_heads=(2, 4),
-        cross_attention_dim=32,
-        addition_time_embed_dim=32,
-        projection_class_embeddings_input_dim=96,
-        num_frames=FRAMES,
-    )
     vae = AutoencoderKLTemporalDecoder(
         block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=1
     )
-    scheduler = EulerDiscreteScheduler(
-        prediction_type="v_prediction",
-        timestep_type="continuous",
-        use_karras_sigmas=True,
-        sigma_min=0.002,
-        sigma_max=80.0,
-    )
-    pipe = StableVideoDiffusionPipeline(
-        vae=vae,
-        image_encoder=vision_model(),
-        unet=unet,
-        scheduler=scheduler,
-        feature_extractor=CLIPImageProcessor(),
-    )
+    pipe = StableVideoDiffusionPipeline(**untrained.svd().components | {"vae": vae})
     return Call(_ready(pipe), {"image": pictures()[0], "num_frames": FRAMES, **_common()})
 
 
@@ -275,19 +246,6 @@ def image_vae() -> AutoencoderKL:
         norm_num_groups=8,
         sample_size=32,
     )
-
-
-def vision_model() -> CLIPVisionModelWithProjection:
-    config = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        projection_dim=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=224,
-        patch_size=56,
-    )
-    return CLIPVisionModelWithProjection(config)
 
 
 def pictures(count: int = FRAMES) -> list[Image.Image]:

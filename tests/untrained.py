@@ -84,6 +84,19 @@ def animatediff() -> AnimateDiffPipeline:
     return AnimateDiffPipeline(**parts, motion_adapter=motion_adapter())
 
 
+def vision_model() -> CLIPVisionModelWithProjection:
+    config = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        projection_dim=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=224,
+        patch_size=56,
+    )
+    return CLIPVisionModelWithProjection(config)
+
+
 def svd() -> StableVideoDiffusionPipeline:
     """A Stable Video Diffusion of 32 x 32 pixels and 4 frames."""
     torch.manual_seed(2)
@@ -102,15 +115,6 @@ def svd() -> StableVideoDiffusionPipeline:
     vae = AutoencoderKLTemporalDecoder(
         block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=1
     )
-    vision = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        projection_dim=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=224,
-        patch_size=56,
-    )
     scheduler = EulerDiscreteScheduler(
         prediction_type="v_prediction",
         timestep_type="continuous",
@@ -120,7 +124,7 @@ def svd() -> StableVideoDiffusionPipeline:
     )
     return StableVideoDiffusionPipeline(
         vae=vae,
-        image_encoder=CLIPVisionModelWithProjection(vision),
+        image_encoder=vision_model(),
         unet=unet,
         scheduler=scheduler,
         feature_extractor=CLIPImageProcessor(),

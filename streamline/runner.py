@@ -12,8 +12,8 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import nn
 
-from .apply import apply
-from .errors import telling_out_of_memory
+from .apply import apply, is_applied
+from .errors import UnsupportedError, telling_out_of_memory
 from .job import Job, call_arguments
 from .plan import Plan
 from .tracing import LiveTensors
@@ -61,10 +61,10 @@ class Result:
     """A video and what it took.
 
     frames: RGB images of width x height.
-    seconds: of the whole call; step_seconds: of each denoising step; decode_seconds: of what follows them.
+    seconds: of the whole call; step_seconds: of each denoising step; decode_seconds: of what follows them. On a
+        CPU they include the time it takes to count tensors.
     peak_bytes: the most that was alive at once, weights included. On a CPU these are tensors, counted in
-        the first two steps, the last, and what comes before and after, which makes those steps take longer;
-        on a GPU what the allocator gave.
+        the first two steps, the last, and what comes before and after; on a GPU what the allocator gave.
     weights_bytes: of all networks of the pipeline.
     plan: None for the pipeline as it is.
     """
@@ -117,6 +117,8 @@ def run(
     Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory.
     """
     arguments = call_arguments(pipe, job, image)
+    if plan is None and is_applied(pipe):
+        raise UnsupportedError("This pipeline is streamlined already; restore it before running it untouched.")
     emit = on_event or (lambda event: None)
     networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     device = pipe._execution_device  # with offloading this is the GPU, where pipe.device may be the CPU
@@ -128,7 +130,9 @@ def run(
             stack.enter_context(apply(pipe, plan))
         memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks)
         stack.callback(memory.pause)
-        stack.callback(_at_first_call(pipe.unet, clock.lap).remove)
+        stack.callback(_at_first_call(pipe.unet, clock.lap).remove)  # what came before is no step
+        decoder = getattr(pipe.vae, "decoder", pipe.vae)  # its call, for FreeInit denoises several times over
+        stack.callback(_at_first_call(decoder, lambda: emit(Decoding())).remove)
 
         def step_done(pipe: DiffusionPipeline, index: int, timestep: object, tensors: dict) -> dict:
             steps.append(clock.lap())
@@ -138,8 +142,6 @@ def run(
                 memory.pause()
             if index >= total - 2:
                 memory.resume()
-            if index == total - 1:
-                emit(Decoding())
             return tensors
 
         emit(Started(job, plan, memory.weights_bytes))
@@ -222,7 +224,7 @@ class _Allocator:
 
 
 def _at_first_call(network: nn.Module, action: Callable[[], object]) -> torch.utils.hooks.RemovableHandle:
-    """Do something once, when a network is called for the first time: what came before is no step."""
+    """Do something once, when a network is called for the first time."""
 
     def hook(*_: object) -> None:
         handle.remove()

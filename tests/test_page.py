@@ -1,6 +1,7 @@
 """The page without a browser: every end of a run is a reading, and nothing of it stays behind."""
 
 import gc
+import re
 import threading
 import weakref
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from PIL import Image
 
 import streamline
 import ui
+from ui.readout import Run, show_runs
 
 
 @pytest.fixture
@@ -124,3 +126,8 @@ def test_a_transparent_picture_comes_as_it_is(demo, tmp_path):
     Image.new("RGBA", (8, 8)).save(path)
     image = next(block for block in demo.blocks.values() if isinstance(block, gr.Image))
     assert image.preprocess(gr.image_utils.ImageData(path=str(path))).mode == "RGBA"
+
+
+def test_bars_fit_where_offloaded_weights_are_never_there_at_once():
+    rows = show_runs([Run("offloaded", 1.0, peak_bytes=50, weights_bytes=80)])
+    assert re.findall(r"width: (.*?)%", rows) == ["100.0", "0.0"]

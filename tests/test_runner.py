@@ -20,6 +20,7 @@ from streamline import (
     Started,
     Step,
     UnsupportedError,
+    apply,
     run,
 )
 from streamline.job import call_arguments
@@ -95,6 +96,14 @@ def test_events_tell_the_run_in_order(case):
     assert result.to_dict()["seed"] == job.seed
 
 
+def test_freeinit_denoises_several_times_and_decodes_once():
+    pipe = untrained.animatediff()
+    pipe.enable_free_init(num_iters=2)
+    events = []
+    run(pipe, Job.for_model(pipe, prompt="a cat", num_frames=2, num_inference_steps=2), None, None, events.append)
+    assert [type(event) for event in events] == [Started, *[Step] * 4, Decoding, Finished]
+
+
 def test_an_exception_of_the_listener_ends_the_run_and_restores_the_pipeline(case):
     pipe, job, image = case
     before = pixels(run(pipe, job, image=image))
@@ -147,6 +156,12 @@ def test_a_plan_that_cannot_be_run_is_refused():
     pipe.unet.compile()
     with pytest.raises(UnsupportedError):
         run(pipe, Job.for_model(pipe), Plan.uniform(2), Image.new("RGB", (8, 8)))
+
+
+def test_a_streamlined_pipeline_is_not_taken_for_an_untouched_one():
+    pipe = untrained.animatediff()
+    with apply(pipe, Plan.uniform(2)), pytest.raises(UnsupportedError, match="streamlined already"):
+        run(pipe, Job.for_model(pipe, prompt="a cat"))
 
 
 def test_images_are_cut_to_shape_and_never_stretched():

@@ -48,16 +48,19 @@ def show_runs(runs: Sequence[Run]) -> str:
     if not runs:
         return ""
     widest = max(run.peak_bytes for run in runs)
-    rows = "".join(
-        f"""<div class="run"><span>{escape(run.label)}</span>
-<div class="bar"><div class="weights" style="width: {run.weights_bytes / widest:.1%}"></div>
-<div class="activations" style="width: {(run.peak_bytes - run.weights_bytes) / widest:.1%}"></div></div>
-<span class="right">{_bytes(run.peak_bytes)}</span><span class="right seconds">{run.seconds:.1f} s</span></div>"""
-        for run in runs
-    )
+    rows = "".join(_row(run, widest) for run in runs)
     return f"""<div class="runs">{rows}
 <div class="legend"><i class="weights"></i><span>weights</span><i class="activations"></i><span>everything else
-at the worst moment</span></div></div>"""
+at the worst moment</span></div>
+<p class="note">On a CPU, the seconds include the time it takes to count tensors.</p></div>"""
+
+
+def _row(run: Run, widest: int) -> str:
+    weights = min(run.weights_bytes, run.peak_bytes)  # offloaded ones are not all there at once
+    return f"""<div class="run"><span>{escape(run.label)}</span>
+<div class="bar"><div class="weights" style="width: {weights / widest:.1%}"></div>
+<div class="activations" style="width: {(run.peak_bytes - weights) / widest:.1%}"></div></div>
+<span class="right">{_bytes(run.peak_bytes)}</span><span class="right seconds">{run.seconds:.1f} s</span></div>"""
 
 
 def _chart(seconds: Sequence[float], total: int) -> str:

@@ -42,6 +42,7 @@ CSS = """
 .runs .weights { background: var(--neutral-400); }
 .runs .activations { background: var(--color-accent); }
 .runs .right { text-align: right; white-space: nowrap; }
+.runs .note { color: var(--body-text-color-subdued); font-size: 0.78rem; margin: 0.2rem 0 0; }
 .runs .legend { color: var(--body-text-color-subdued); font-size: 0.78rem; margin-top: 0.4rem; }
 .runs .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin: 0 0.35rem 0 0; }
 .runs .legend i + span { margin-right: 1rem; }

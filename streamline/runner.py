@@ -15,8 +15,8 @@ from torch import nn
 from .apply import apply, is_applied
 from .errors import UnsupportedError, telling_out_of_memory
 from .job import Job, call_arguments
+from .live_tensors import LiveTensors
 from .plan import Plan
-from .tracing import LiveTensors
 
 
 @dataclass(frozen=True)

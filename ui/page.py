@@ -116,7 +116,7 @@ def build() -> gr.Blocks:
                 with gr.Accordion("More", open=False):
                     with gr.Row():
                         steps = gr.Number(25, label="Steps", precision=0, minimum=1)
-                        seed = gr.Number(1, label="Seed", precision=0, minimum=0)
+                        seed = gr.Number(2, label="Seed", precision=0, minimum=0)
                     with gr.Row():
                         frames = gr.Number(0, label="Frames", info=OWN, precision=0, minimum=0)
                         guidance_scale = gr.Number(0, label="Guidance", info=OWN, minimum=0)

@@ -6,6 +6,7 @@
 # Each of them first makes .venv and installs the pinned requirements, again only when those changed.
 # PYTHON=/path/to/python chooses the interpreter of a new .venv.
 set -euo pipefail
+readonly CALLER=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 readonly CPU_TORCH=https://download.pytorch.org/whl/cpu
@@ -97,7 +98,10 @@ case "${1:-}" in
         ;;
     cli)
         shift
-        exec "$VENV_PYTHON" -m streamline "$@"
+        repository=$PWD
+        export PYTHONPATH=$repository${PYTHONPATH:+:$PYTHONPATH}
+        cd "$CALLER" # where the caller's relative paths begin
+        exec "$repository/$VENV_PYTHON" -m streamline "$@"
         ;;
     *)
         exec "$VENV_PYTHON" app.py "$@"

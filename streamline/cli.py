@@ -52,10 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), BAD_INPUT)
     except KeyboardInterrupt:
         return _complain("Stopped.", INTERRUPTED)
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+    except Exception as error:
+        if _is_out_of_memory(error):
+            return _complain("Memory is not enough; try more --slices or a smaller --size.", FAILED)
+        if os.environ.get("STREAMLINE_DEBUG"):
             raise
-        return _complain("Memory is not enough; try more --slices or a smaller --size.", FAILED)
+        reason = next(iter(str(error).splitlines()), "")
+        return _complain(f"{type(error).__name__}: {reason} (STREAMLINE_DEBUG=1 shows where.)", FAILED)
     try:
         print(answer, flush=True)
     except BrokenPipeError:  # the reader has seen enough; nothing is left to flush when Python ends

@@ -71,13 +71,20 @@ def _appearing(path: Path) -> Iterator[Path]:
 
 def check_path(path: str | os.PathLike, suffix: str) -> Path:
     """The path of a file to be written; raises InputError if it cannot be, before any work is done."""
-    path = Path(path).expanduser()
-    if path.suffix.lower() != suffix:
-        raise InputError(f"The file's name must end in {suffix}, unlike {path.name!r}.")
-    if not path.parent.is_dir():
-        raise InputError(f"There is no folder {path.parent} to write {path.name} to.")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path} cannot be written.")
+    try:
+        path = Path(path).expanduser()
+        if path.suffix.lower() != suffix:
+            raise InputError(f"The file's name must end in {suffix}, unlike {path.name!r}.")
+        if not path.parent.is_dir():
+            raise InputError(f"There is no folder {path.parent} to write {path.name} to.")
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise InputError(f"{path} cannot be written.")
+        path.exists()  # asks the system, which refuses a name that is too long
+    except InputError:
+        raise
+    except (RuntimeError, OSError, ValueError) as error:  # no such user's home, no permission, a NUL
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+        raise InputError(f"The file cannot be written: {reason}.") from error
     return path
 
 

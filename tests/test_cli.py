@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -95,6 +96,8 @@ def test_all_ways_are_compared_on_one_picture(folder, capsys):
         (["--plan", "pyproject.toml"], "not valid JSON"),
         (["--image", "pyproject.toml"], "no picture"),
         (["--out", "nowhere/out.mp4"], "no folder"),
+        (["--out", "~nosuchuser/out.mp4"], "cannot be written"),
+        (["--out", "a" * 400 + ".mp4"], "cannot be written"),
         (["--out", "out.gif"], "must end in .mp4"),
         (["--model", "nonesuch"], "not a folder"),
         (["--model", "svd-xt", "--image", "{folder}/image.png"], "not on this machine"),
@@ -109,6 +112,19 @@ def test_bad_input_is_one_sentence_and_status_2(folder, capsys, monkeypatch, arg
     _assert_one_sentence(*capsys.readouterr(), sentence)
 
 
+def test_what_nobody_expected_is_one_sentence_too(folder, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise IndexError("out of bounds\nand so on")
+
+    monkeypatch.setattr("streamline.cli.load", fail)
+    monkeypatch.delenv("STREAMLINE_DEBUG", raising=False)
+    assert main(["generate", "--out", str(folder / "out.mp4")]) == 1
+    _assert_one_sentence(*capsys.readouterr(), "IndexError: out of bounds")
+    monkeypatch.setenv("STREAMLINE_DEBUG", "1")
+    with pytest.raises(IndexError):
+        main(["generate", "--out", str(folder / "out.mp4")])
+
+
 def test_bad_input_to_the_process(folder):
     done = streamline("generate", "--image", "pyproject.toml")
     assert done.returncode == 2
@@ -118,11 +134,11 @@ def test_bad_input_to_the_process(folder):
 def test_ctrl_c_ends_quietly(folder):
     process = subprocess.Popen(
         [sys.executable, "-m", "streamline", "generate", "--model", folder / "animatediff",
-         "--prompt", "a cat", "--steps", "1000", "--out", folder / "never.mp4"],
+         "--prompt", "a cat", "--steps", "500", "--out", folder / "never.mp4"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     seen = ""
-    while "step/s" not in seen:
+    while not re.search(r" [1-9]\d*/\d+", seen):  # until a step is done
         seen += process.stderr.read(1)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)

@@ -26,6 +26,7 @@ from .errors import InputError, ModelError
 Task = Literal["text-to-video", "image-to-video"]
 
 BUNDLED = Path(__file__).parents[1] / "assets" / "models"
+NETWORKS = {"unet", "vae", "text_encoder", "image_encoder", "motion_adapter"}  # components that have weights
 HUB_TIMEOUT = 10.0  # seconds to wait for the hub's first answer
 
 
@@ -93,8 +94,9 @@ MODELS = (
 
 def model_of(pipe: DiffusionPipeline) -> Model | None:
     """The model with a name that a pipeline was loaded from."""
-    folder = Path(pipe.name_or_path or "")
-    return next((model for model in MODELS if _find(model.source) == folder), None)
+    folder = Path(pipe.name_or_path or "").resolve()
+    places = ((model, _find(model.source)) for model in MODELS)
+    return next((model for model, place in places if place is not None and place.resolve() == folder), None)
 
 
 def load(
@@ -109,7 +111,7 @@ def load(
     """A pipeline, ready to run, from safetensors files only.
 
     name: one of MODELS, any hub id, or a local folder in diffusers' layout.
-    device: where it goes; by default the GPU if there is one.
+    device: where it goes; by default the CUDA GPU if there is one.
     dtype: of its weights; by default half precision on a GPU and float32 on a CPU.
     base, motion_adapter: another image model, or another motion adapter, for an AnimateDiff model.
     offline: use only what is on this machine already. What is complete here is never asked for again.
@@ -141,9 +143,9 @@ def load(
             motion = MotionAdapter.from_pretrained(adapter_folder, **options(adapter_folder))
             pipe = AnimateDiffPipeline.from_pretrained(folder, motion_adapter=motion, **options(folder))
             pipe.scheduler = _animatediff_scheduler(pipe)
-    except (OSError, ValueError, SafetensorError) as error:
+        return pipe.to(device)
+    except (OSError, ValueError, SafetensorError, NotImplementedError) as error:  # the last: weights were missing
         raise ModelError(f"The files of {name} in {folder} cannot be read: {error}") from error
-    return pipe.to(device)
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:
@@ -151,7 +153,7 @@ def _device(wanted: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # fails for meta too, which holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"This machine, or its PyTorch, has no device {str(wanted)!r}.") from error
     return device
@@ -181,11 +183,16 @@ def _animatediff_scheduler(pipe: AnimateDiffPipeline) -> DDIMScheduler:
 
 def _find(source: str) -> Path | None:
     """The complete folder of a hub id or path, if it is on this machine."""
-    folder = Path(source).expanduser()
-    if not folder.is_dir() and _is_hub_id(source):
-        cached = (try_to_load_from_cache(source, index) for index in ("model_index.json", "config.json"))
-        folder = next((Path(file).parent for file in cached if isinstance(file, str)), folder)
-    return folder if _is_complete(folder) else None
+    try:
+        folder = Path(source).expanduser()
+        if not folder.is_dir() and _is_hub_id(source):
+            cached = (try_to_load_from_cache(source, index) for index in ("model_index.json", "config.json"))
+            folder = next((Path(file).parent for file in cached if isinstance(file, str)), folder)
+        return folder if _is_complete(folder) else None
+    except ModelError:
+        raise
+    except (RuntimeError, OSError, ValueError):  # no such user's home, a name too long: nothing can be there
+        return None
 
 
 def _is_hub_id(source: str) -> bool:
@@ -201,19 +208,29 @@ def _is_complete(folder: Path) -> bool:
     index = _index(folder)
     if index is None:
         return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
-    networks = {"unet", "vae", "text_encoder", "image_encoder", "motion_adapter"}
-    present = [name for name, kind in index.items() if name in networks and any(kind)]
-    return bool(present) and all(any((folder / name).glob("*.safetensors")) for name in present)
+    present = [name for name, kind in index.items() if name in NETWORKS and any(kind)]
+    others = [name for name in ("tokenizer", "scheduler", "feature_extractor") if any(index.get(name) or ())]
+    return (
+        bool(present)
+        and all(any((folder / name).glob("*.safetensors")) for name in present)
+        and all((folder / name).is_dir() for name in others)
+    )
 
 
 def _index(folder: Path) -> dict | None:
     """What model_index.json says, None where there is none; raises ModelError if it cannot be read."""
     try:
-        return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{folder / 'model_index.json'} cannot be read: {error}") from error
+    if not isinstance(index, dict):
+        raise ModelError(f"{folder / 'model_index.json'} cannot be read: it is no JSON object.")
+    for name in NETWORKS & set(index):
+        if not isinstance(index[name], list):
+            raise ModelError(f"{folder / 'model_index.json'} cannot be read: its {name} is no pair of names.")
+    return index
 
 
 def _download(source: str, *, half: bool, offline: bool) -> Path:

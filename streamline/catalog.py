@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
     HTTPError,
+    LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
@@ -27,6 +29,7 @@ Task = Literal["text-to-video", "image-to-video"]
 
 BUNDLED = Path(__file__).parents[1] / "assets" / "models"
 NETWORKS = {"unet", "vae", "text_encoder", "image_encoder", "motion_adapter"}  # components that have weights
+PICKLES = {".bin", ".ckpt", ".pt", ".pth"}
 HUB_TIMEOUT = 10.0  # seconds to wait for the hub's first answer
 
 
@@ -235,7 +238,10 @@ def _index(folder: Path) -> dict | None:
 
 def _download(source: str, *, half: bool, offline: bool) -> Path:
     """Fetch the files of a hub id that are needed; raises ModelError with what to do where that fails."""
-    if not _is_hub_id(source) or Path(source).is_dir():
+    is_folder = os.path.isdir(source)  # False where Path.is_dir would raise, as for a name too long
+    if is_folder:
+        _refuse_pickles(source, [path.relative_to(source).as_posix() for path in Path(source).glob("**/*.*")])
+    if is_folder or not _is_hub_id(source):
         known = ", ".join(model.name for model in MODELS)
         raise ModelError(
             f"{source} is not a folder with a complete diffusers model; "
@@ -246,6 +252,7 @@ def _download(source: str, *, half: bool, offline: bool) -> Path:
         raise ModelError(f"{source} is not on this machine: {absent}")
     try:
         files = [file.rfilename for file in HfApi().model_info(source, timeout=HUB_TIMEOUT).siblings]
+        _refuse_pickles(source, files)
         variant = _variant(files, half)
         if "model_index.json" in files:
             # The safety checker belongs to the image pipeline; the video pipelines have no place for it.
@@ -262,13 +269,26 @@ def _download(source: str, *, half: bool, offline: bool) -> Path:
             f"The Hugging Face hub shows no model {source}: check the name, "
             "or run `hf auth login` if it is a private one."
         ) from error
-    except (HTTPError, OSError) as error:
+    except (HTTPError, ConnectionError, TimeoutError, LocalEntryNotFoundError) as error:
         raise ModelError(
             f"{source} is not on this machine and the Hugging Face hub cannot be reached: {absent}"
         ) from error
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{source} could not be downloaded: {reason}") from error
     if not _is_complete(Path(folder)):
         raise ModelError(f"{source} has no complete set of safetensors files in diffusers' layout.")
     return Path(folder)
+
+
+def _refuse_pickles(source: str, files: Iterable[str]) -> None:
+    """Raise ModelError if some network has weights only in a format that can run code when it is read."""
+    paths = [PurePosixPath(file) for file in files]
+    folders = NETWORKS if PurePosixPath("model_index.json") in paths else {""}
+    safe = {path.parent for path in paths if path.suffix == ".safetensors"}
+    for path in paths:
+        if path.suffix in PICKLES and path.parent.name in folders and path.parent not in safe:
+            raise ModelError(f"{source} has only pickled weights ({path}), which are not loaded; safetensors are.")
 
 
 def _variant(files: Iterable[str], half: bool) -> str | None:

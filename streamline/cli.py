@@ -175,7 +175,9 @@ def trace(options: argparse.Namespace) -> str:
     """What a published model needs at full size, as it is and by a plan, found without its weights."""
     plan = _plan(options)
     height, width = _size(options.size)
-    frames = options.frames or published.MODELS[options.model]["unet"].get("num_frames", ANIMATEDIFF_FRAMES)
+    frames = options.frames
+    if frames is None:
+        frames = published.MODELS[options.model]["unet"].get("num_frames", ANIMATEDIFF_FRAMES)
     job = Job(height=height, width=width, num_frames=frames)
     size = {"height": job.height, "width": job.width, "num_frames": job.num_frames}
     plans = {"original": None} | ({} if plan is None else {"streamlined": plan})
@@ -285,7 +287,7 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noise", type=float, help="how far the video may stray from the image (0.02)")
     parser.add_argument("--base", help="another Stable Diffusion 1.5 model for animatediff")
     parser.add_argument("--motion-adapter", help="another motion adapter for animatediff")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (the GPU if there is one)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (the CUDA GPU if there is one)")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights (float16 on a GPU, else float32)")
     parser.add_argument("--offline", action="store_true", help="use only models that are on this machine")
     parser.add_argument("--json", action="store_true", help="print one JSON object about the run")
@@ -321,27 +323,31 @@ def _plan(options: argparse.Namespace) -> Plan | None:
     if options.plan is not None:
         try:
             text = Path(options.plan).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return Plan.from_json(text)
+        except StreamlineError:
+            raise
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
             raise InputError(f"The plan {options.plan} cannot be read: {reason}.") from error
-        return Plan.from_json(text)
-    slicing = _slicing(options.slices or str(DEFAULT_SLICES))
+        except RecursionError as error:
+            raise InputError(f"The plan {options.plan} cannot be read: it is nested too deeply.") from error
+    slicing = _slicing(str(DEFAULT_SLICES) if options.slices is None else options.slices)
     return Plan(denoiser=slicing, decoder=slicing, guidance=options.guidance or "apart")
 
 
 def _slicing(text: str) -> Slicing:
     """ "8", or "frames=14,pixels=8,group=3" with any of the three left out."""
     pairs = [f"frames={text}", f"pixels={text}"] if text.isdecimal() else text.split(",")
-    matches = [re.fullmatch(r"(frames|pixels|group)=(\d+)", pair.strip()) for pair in pairs]
-    if not all(matches):
-        raise InputError(f"--slices is a number or like frames=14,pixels=8, not {text!r}.")
+    matches = [re.fullmatch(r"(frames|pixels|group)=(\d{1,9})", pair.strip()) for pair in pairs]
+    if not all(matches) or len({match[1] for match in matches}) < len(matches):
+        raise InputError(f"--slices is a number or like frames=14,pixels=8, not {text[:80]!r}.")
     return Slicing(**{match[1]: int(match[2]) for match in matches})
 
 
 def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
+    match = re.fullmatch(r"(\d{1,9})[xX](\d{1,9})", text.strip())
     if match is None:
-        raise InputError(f"--size is HEIGHTxWIDTH in pixels, like 576x1024, not {text!r}.")
+        raise InputError(f"--size is HEIGHTxWIDTH in pixels, like 576x1024, not {text[:80]!r}.")
     return int(match[1]), int(match[2])
 
 

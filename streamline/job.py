@@ -141,7 +141,13 @@ def call_arguments(pipe: DiffusionPipeline, job: Job, image: Image.Image | None)
     elif image is not None:
         raise InputError("This model makes a video from text and looks at no image.")
 
-    longest = pipe.unet.config.get("motion_max_seq_length")
+    for name in ("motion_bucket_id", "noise_aug_strength"):
+        if name not in known and getattr(job, name) != getattr(Job, name):
+            raise InputError(f"This model has no {_words(name)}; leave it out.")
+    guided = job.guidance_scale is None or job.guidance_scale > 1
+    if isinstance(pipe, StableVideoDiffusionPipeline) and job.num_frames < 2 and guided:
+        raise InputError("Stable Video Diffusion makes at least 2 frames.")
+    longest = None if getattr(pipe, "free_noise_enabled", False) else pipe.unet.config.get("motion_max_seq_length")
     if longest is not None and job.num_frames > longest:
         raise InputError(f"This model makes at most {longest} frames, not {job.num_frames}.")
     return arguments

@@ -38,6 +38,9 @@ def answers(tmp_path_factory):
     untrained.image_model().save_pretrained(models / "lab" / "image")
     untrained.motion_adapter().save_pretrained(models / "lab" / "motion")
     (models / "lab" / "empty").mkdir()
+    untrained.svd().save_pretrained(models / "lab" / "pickled")
+    for weights in (models / "lab" / "pickled").glob("unet/*.safetensors"):
+        weights.rename(weights.with_suffix(".bin"))
 
     asked = [
         ("lab/video", {"offline": True}),
@@ -48,6 +51,8 @@ def answers(tmp_path_factory):
         ("lab/nothing", {}),
         ("lab/empty", {}),
         ("lab/image", {}),
+        ("lab/pickled", {}),
+        (str(models / "lab" / "pickled"), {}),
     ]
     with hub.serve(models, gated=("lab/locked",)) as (address, sent):
         environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path_factory.mktemp("home"))}
@@ -83,8 +88,9 @@ def test_an_image_model_and_an_adapter_are_joined(answers):
 
 
 def test_refusals_say_what_to_do(answers):
-    locked, nothing, empty, image = answers[0][4:]
+    locked, nothing, empty, image, *pickled = answers[0][4:]
     assert "wants its licence accepted" in locked and "hf auth login" in locked
     assert "shows no model lab/nothing" in nothing
     assert "no complete set" in empty
     assert "makes images" in image
+    assert len(pickled) == 2 and all("only pickled weights (unet/" in sentence for sentence in pickled)

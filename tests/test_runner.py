@@ -145,7 +145,9 @@ def test_what_a_model_cannot_do_is_refused():
         (animatediff, Job(32, 32, 4, prompt="a cat"), image, "looks at no image"),
         (animatediff, Job(32, 32, 13, prompt="a cat"), None, "at most 12 frames"),
         (svd, Job(32, 32, 4), None, "give one"),
+        (animatediff, Job(32, 32, 4, prompt="a cat", motion_bucket_id=3), None, "no motion bucket"),
         (svd, Job(32, 32, 4, prompt="a cat"), image, "reads no prompt"),
+        (svd, Job(32, 32, 1), image, "at least 2 frames"),
     ):
         with pytest.raises(InputError, match=sentence):
             run(pipe, job, image=picture)

@@ -82,6 +82,9 @@ def _cast(network: nn.Module, dtype: torch.dtype) -> None:
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             setattr(module, name, nn.Parameter(parameter.to(dtype), requires_grad=False))
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point():
+                setattr(module, name, buffer.to(dtype))
 
 
 def _cast_arguments(value: object, dtype: torch.dtype) -> object:

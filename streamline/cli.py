@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from . import published, tracing
 from .catalog import MODELS, load
-from .errors import InputError, StreamlineError
+from .errors import InputError, OutOfMemory, StreamlineError, telling_out_of_memory
 from .job import ANIMATEDIFF_FRAMES, Job
 from .naive import run_naive
 from .plan import Plan, Slicing
@@ -46,15 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), telling_out_of_memory():
             answer = options.command(options)
+    except OutOfMemory as error:
+        return _complain(str(error), FAILED)
     except StreamlineError as error:
         return _complain(str(error), BAD_INPUT)
     except KeyboardInterrupt:
         return _complain("Stopped.", INTERRUPTED)
     except Exception as error:
-        if _is_out_of_memory(error):
-            return _complain("Memory is not enough; try more --slices or a smaller --size.", FAILED)
         if os.environ.get("STREAMLINE_DEBUG"):
             raise
         reason = next(iter(str(error).splitlines()), "")
@@ -359,11 +359,6 @@ def _open_image(path: str) -> Image.Image:
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or "it is no picture in a known format"
         raise InputError(f"The image {path} cannot be read: {reason}.") from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """On a CPU, torch has no error class of its own for it."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in str(error)
 
 
 def _versions() -> dict[str, str]:

@@ -7,7 +7,6 @@ motion modules that start as the identity, text-to-video on whole clips.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +23,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from streamline.recipes import autoencoder, text, world
 from streamline.recipes.bank import load_or_build
-from streamline.recipes.common import arguments, channels_last, export
-from streamline.recipes.loop import Chance, Stage, train
+from streamline.recipes.common import arguments, channels_last, export, plain_attention
+from streamline.recipes.loop import Chance, Stage, Training, train
 
-SHARES = {"autoencoder": 0.28, "images": 0.10, "video": 0.62}
+SHARES = {"autoencoder": 0.13, "images": 0.27, "video": 0.60}
 """Each stage's share of the training time."""
 PROMPT_DROPOUT = 0.1
 NOISE_SHIFT = 2.0
@@ -39,16 +38,16 @@ class Size:
     """Widths and amounts; the defaults are those of the bundled model."""
 
     vae: tuple[int, ...] = (32, 32, 64, 64)
-    unet: tuple[int, ...] = (48, 64)
+    unet: tuple[int, ...] = (96, 128)
     text: int = 64
     groups: int = 8
-    heads: int = 4
-    bank: int = 8000
+    heads: int = 2
+    bank: int = 10_000
     pictures: int = 16
     """Pictures in a batch of the autoencoder."""
     images: int = 64
     """Frames in a batch of the image stage."""
-    clips: int = 8
+    clips: int = 16
     """Clips in a batch of the video stage."""
 
 
@@ -133,40 +132,38 @@ def denoising_loss(unet: nn.Module, scheduler: DDIMScheduler, latents: Tensor, t
     steps = (u * scheduler.config.num_train_timesteps).long().to(latents.device)
     noise = chance.normal(*latents.shape).to(latents)
     noisy = scheduler.add_noise(latents, noise, steps)
-    return F.mse_loss(unet(noisy, steps, text).sample, scheduler.get_velocity(latents, noise, steps))
+    return F.mse_loss(unet(noisy, steps, text).sample.float(), scheduler.get_velocity(latents, noise, steps))
 
 
-def run(
-    work: Path,
-    minutes: float,
-    size: Size = Size(),
-    seed: int = 0,
-    device: str = "cpu",
-    steps: int | None = None,
-) -> AnimateDiffPipeline:
-    """Train for `minutes` (at most `steps` steps a stage); return the pipeline with averaged weights."""
+def run(training: Training, size: Size = Size()) -> AnimateDiffPipeline:
+    """Train the stages one after the other; return the pipeline with averaged weights."""
+    seed, device = training.seed, training.device
     torch.manual_seed(seed)
     vae = channels_last(build_vae(size).to(device))
     tokenizer = text.tokenizer()
     encoder = text.text_encoder(tokenizer, size.text).to(device)
     unet = channels_last(build_image_unet(size).to(device))
     scheduler = build_scheduler()
+    training.begin("vae", vae)
+    training.begin("text_encoder", encoder)
+    training.prepare(vae.encoder, vae.decoder, unet)
 
     def picture_loss(chance: Chance) -> Tensor:
         images = autoencoder.pictures(chance.numpy, size.pictures, frames=1).to(device)
         return autoencoder.loss(vae, images, chance.torch, lambda z: vae.decode(z).sample)
 
     # Latents in the bank fix the encoder: from then on the autoencoder is only loaded.
-    bank_path = work / "bank.pt"
-    left = 0.0 if bank_path.exists() else minutes * SHARES["autoencoder"]
-    train(Stage("autoencoder", vae, picture_loss, 1e-3), work, left, steps, seed)
+    bank_path = training.work / "bank.pt"
+    share = 0.0 if bank_path.exists() else SHARES["autoencoder"]
+    train(Stage("autoencoder", vae, picture_loss, 5e-4), training, share)
 
     def encode(number: int, chance: Chance) -> dict[str, Tensor]:
-        frames, _ = world.clip(number)
-        return {"latents": vae.encode(autoencoder.to_tensor(frames).to(device)).latent_dist.mode().cpu()}
+        frames = autoencoder.to_tensor(world.draw(world.scene(number))).to(device)
+        with training.precision():
+            return {"latents": vae.encode(frames).latent_dist.mode().float().cpu()}
 
     bank = None
-    if minutes > 0 or bank_path.exists():
+    if training.minutes > 0 or bank_path.exists():
         bank = load_or_build(bank_path, size.bank, encode, seed)["latents"]
         scale = autoencoder.latent_scale(bank)
         vae.register_to_config(scaling_factor=scale)
@@ -178,12 +175,14 @@ def run(
         frames = chance.numpy.integers(world.FRAMES, size=size.images).tolist()
         return denoising_loss(unet, scheduler, bank[chosen, frames], prompts.encode(chosen, chance), chance)
 
-    left = 0.0 if (work / "video.pt").exists() else minutes * SHARES["images"]
-    images = nn.ModuleDict({"unet": unet, "text_encoder": encoder})
-    train(Stage("images", images, image_loss, 1e-3), work, left, steps, seed)
-
-    torch.manual_seed(seed + 1)
     video_unet = channels_last(build_video_unet(unet, size).to(device))
+    if not training.begin("unet", video_unet):
+        share = 0.0 if (training.work / "video.pt").exists() else SHARES["images"]
+        images = nn.ModuleDict({"unet": unet, "text_encoder": encoder})
+        with plain_attention(unet):
+            train(Stage("images", images, image_loss, 1e-3), training, share)
+        video_unet.load_state_dict(unet.state_dict(), strict=False)  # all but the motion modules
+    training.prepare(video_unet)
 
     def video_loss(chance: Chance) -> Tensor:
         chosen = chance.numpy.integers(len(bank), size=size.clips).tolist()
@@ -191,7 +190,8 @@ def run(
         return denoising_loss(video_unet, scheduler, bank[chosen].transpose(1, 2), text, chance)
 
     video = nn.ModuleDict({"unet": video_unet, "text_encoder": encoder})
-    train(Stage("video", video, video_loss, 1e-3), work, minutes * SHARES["video"], steps, seed)
+    with plain_attention(video_unet):
+        train(Stage("video", video, video_loss, 1e-3), training, SHARES["video"])
     return AnimateDiffPipeline(
         vae=vae.eval(),
         text_encoder=encoder.eval(),
@@ -204,9 +204,8 @@ def run(
 
 def main() -> None:
     """Train and export, as the command line says."""
-    args = arguments("Train tiny-animatediff, a small text-to-video model.", "animatediff", minutes=90)
-    pipeline = run(args.work, args.minutes, seed=args.seed, device=args.device)
-    export(pipeline, args.out)
+    training, folder = arguments("Train tiny-animatediff, a small text-to-video model.", "animatediff", minutes=105)
+    export(run(training), folder)
 
 
 if __name__ == "__main__":

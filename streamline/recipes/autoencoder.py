@@ -22,7 +22,8 @@ def pictures(rng: np.random.Generator, clips: int, frames: int, size: int = worl
     drawn = []
     for _ in range(clips):
         times = (rng.integers(world.FRAMES - frames + 1) + np.arange(frames)) / (world.FRAMES - 1)
-        scene = world.scene(int(rng.integers(2**31)))
+        number = int(rng.integers(2**31))
+        scene = world.scene(number) if number % 2 else world.image_scene(number)
         (cx, cy), _, _ = world.pose(scene, float(times[0]))
         corner = np.array([cy, cx]) * world.SIZE - size / 2 + rng.uniform(-size / 4, size / 4, 2)
         y, x = np.clip(corner.round().astype(int), 0, world.SIZE - size)
@@ -40,7 +41,10 @@ def loss(vae: nn.Module, images: Tensor, generator: torch.Generator, decode: Cal
     posterior = vae.encode(images).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator).to(images)
     rebuilt = decode(posterior.mean + posterior.std * noise)
-    return reconstruction_loss(rebuilt, images) + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
+    return (
+        reconstruction_loss(rebuilt.float(), images)
+        + KL_WEIGHT * posterior.kl().float().mean() / posterior.mean[0].numel()
+    )
 
 
 def reconstruction_loss(rebuilt: Tensor, images: Tensor) -> Tensor:

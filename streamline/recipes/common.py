@@ -1,17 +1,22 @@
 """What the recipes' command lines share."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import nn
 
+from streamline.recipes.loop import Training
 
-def arguments(description: str, name: str, minutes: float) -> argparse.Namespace:
-    """Parse a recipe's command line."""
+
+def arguments(description: str, name: str, minutes: float, out: Path | None = None) -> tuple[Training, Path]:
+    """Parse a recipe's command line; return how to train, and the folder that the model goes to."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--out", type=Path, default=Path(f"assets/models/tiny-{name}"), help="model folder")
+    parser.add_argument("--out", type=Path, default=out or Path(f"assets/models/tiny-{name}"), help="where it goes")
     parser.add_argument("--work", type=Path, default=Path(f"training/{name}"), help="checkpoints and curves")
     parser.add_argument(
         "--minutes",
@@ -19,9 +24,13 @@ def arguments(description: str, name: str, minutes: float) -> argparse.Namespace
         default=minutes,
         help="training time in all runs together; 0 exports what there is",
     )
+    parser.add_argument("--start", type=Path, help="an exported model to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser.parse_args()
+    parser.add_argument("--bfloat16", action="store_true", help="faster on GPUs and on CPUs with matrix units")
+    parser.add_argument("--compile", action="store_true", help="compile the networks: some minutes, then faster")
+    options = vars(parser.parse_args())
+    return Training(**{key: value for key, value in options.items() if key != "out"}), options["out"]
 
 
 def channels_last(model: nn.Module) -> nn.Module:
@@ -30,6 +39,14 @@ def channels_last(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
     return model
+
+
+@contextmanager
+def plain_attention(network: nn.Module) -> Iterator[None]:
+    """Train a network with attention written out: the fused kernel's gradient is slow in bfloat16 on a CPU."""
+    network.set_attn_processor(AttnProcessor())
+    yield
+    network.set_attn_processor(AttnProcessor2_0())
 
 
 def export(pipeline: DiffusionPipeline, folder: Path) -> None:

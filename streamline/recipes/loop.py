@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
 from matplotlib.figure import Figure
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 matplotlib.use("agg")
@@ -43,6 +44,48 @@ class Chance:
         return torch.rand(shape, generator=self.torch)
 
 
+@dataclass(frozen=True)
+class Training:
+    """How a recipe is run.
+
+    work: folder of checkpoints and curves. minutes: of all stages and runs together; 0 only loads what there is.
+    steps: the most a stage takes. bfloat16, compile: faster on GPUs, and on CPUs with matrix units (AMX).
+    start: folder of an exported model to go on from, where its networks are of the shapes wanted.
+    """
+
+    work: Path
+    minutes: float
+    seed: int = 0
+    device: str = "cpu"
+    steps: int | None = None
+    bfloat16: bool = False
+    compile: bool = False
+    start: Path | None = None
+
+    def precision(self) -> torch.autocast:
+        """Return the context that networks are run in."""
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16)
+
+    def prepare(self, *networks: nn.Module) -> None:
+        """Compile networks in place, if asked to."""
+        for network in networks:
+            if self.compile:
+                network.compile(dynamic=False)
+
+    def begin(self, part: str, network: nn.Module) -> bool:
+        """Give a network the exported weights to start from; return whether there are any that fit."""
+        if self.start is None:
+            return False
+        files = list((self.start / part).glob("*.safetensors"))
+        weights = load_file(files[0]) if files else {}
+        shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        fits = {name: tensor.shape for name, tensor in weights.items()} == shapes
+        if fits:
+            network.load_state_dict(weights)
+        print(f"{part} starts from {files[0] if fits else 'nothing'}", flush=True)
+        return fits
+
+
 @dataclass
 class Stage:
     """One stage of training: which parameters of `model` take part is said by their `requires_grad`."""
@@ -60,12 +103,12 @@ class Stage:
         return self.learning_rate * min(1.0, (step + 1) / self.warmup) / max(1.0, step / self.plateau) ** 0.5
 
 
-def train(stage: Stage, work: Path, minutes: float, steps: int | None = None, seed: int = 0) -> int:
-    """Train until the stage has used `minutes` in all its runs, or done `steps`; return the steps done."""
-    path = work / f"{stage.name}.pt"
+def train(stage: Stage, training: Training, share: float) -> int:
+    """Train until the stage has used its share of the time in all its runs; return the steps done."""
+    path, minutes, steps = training.work / f"{stage.name}.pt", training.minutes * share, training.steps
     parameters = [p for p in stage.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
-    average = EMAModel(parameters, decay=0.998, foreach=True)
+    average = EMAModel(parameters, decay=0.999, foreach=True)
     step, seconds, curve = 0, 0.0, []
     if path.exists():
         saved = torch.load(path, map_location=parameters[0].device, weights_only=True)
@@ -83,10 +126,10 @@ def train(stage: Stage, work: Path, minutes: float, steps: int | None = None, se
             "seconds": seconds,
             "curve": curve,
         }
-        work.mkdir(parents=True, exist_ok=True)
+        training.work.mkdir(parents=True, exist_ok=True)
         torch.save(state, path.with_suffix(".tmp"))
         os.replace(path.with_suffix(".tmp"), path)
-        draw_curve(curve, stage.name, work / f"{stage.name}.png")
+        draw_curve(curve, stage.name, path.with_suffix(".png"))
 
     before, saved_at, recent = step, seconds, []
     stage.model.train()
@@ -94,7 +137,8 @@ def train(stage: Stage, work: Path, minutes: float, steps: int | None = None, se
         started = time.monotonic()
         for group in optimizer.param_groups:
             group["lr"] = stage.rate(step)
-        loss = stage.loss(Chance(seed, stage.name, step))
+        with training.precision():
+            loss = stage.loss(Chance(training.seed, stage.name, step))
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

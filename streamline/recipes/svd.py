@@ -7,7 +7,6 @@ together with the image encoder that conditions it; last the decoder again, alon
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,10 +22,10 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from streamline.recipes import autoencoder, world
 from streamline.recipes.bank import load_or_build
-from streamline.recipes.common import arguments, channels_last, export
-from streamline.recipes.loop import Chance, Stage, train
+from streamline.recipes.common import arguments, channels_last, export, plain_attention
+from streamline.recipes.loop import Chance, Stage, Training, train
 
-SHARES = {"autoencoder": 0.40, "denoiser": 0.50, "decoder": 0.10}
+SHARES = {"autoencoder": 0.20, "denoiser": 0.60, "decoder": 0.20}
 """Each stage's share of the training time."""
 CONDITION_DROPOUT = 0.1
 NORM_GROUPS = 32
@@ -42,7 +41,7 @@ class Size:
     unet: tuple[int, ...] = (96, 64)
     embedding: int = 64
     heads: int = 4
-    bank: int = 2000
+    bank: int = 4000
     crop: int = 32
     """Side in pixels of what the autoencoder first sees."""
     clips: int = 8
@@ -150,9 +149,7 @@ class Conditioned(nn.ModuleDict):
         n, frames = latents.shape[:2]
         keep = (chance.uniform(n) >= CONDITION_DROPOUT).to(latents)
         sigma = torch.exp(SIGMA_LOG_MEAN + SIGMA_LOG_STD * chance.normal(n)).to(latents)
-        # A fps that has no effect on the training clips is one the model learns to ignore.
-        fps = 4 + (chance.uniform(n) * 24).floor().to(latents)
-        ids = torch.stack([fps - 1, world.USUAL_MOTION_BUCKET * batch["pace"], batch["noise_aug"]], dim=1)
+        ids = torch.stack([batch["fps"] - 1, batch["motion_bucket"], batch["noise_aug"]], dim=1)
 
         s = sigma.view(n, 1, 1, 1, 1)
         noise = chance.normal(*latents.shape).to(latents)
@@ -162,41 +159,40 @@ class Conditioned(nn.ModuleDict):
         embedding = self["image_encoder"](pixels).image_embeds * keep.view(n, 1)
         v = self["unet"](torch.cat([scaled, first], dim=2), 0.25 * sigma.log(), embedding.unsqueeze(1), ids).sample
         target = (noise - s * latents) / (s.square() + 1).sqrt()
-        return F.mse_loss(v, target)
+        return F.mse_loss(v.float(), target)
 
 
-def encode_clip(vae: AutoencoderKLTemporalDecoder, number: int, chance: Chance, device: str) -> dict[str, Tensor]:
+def encode_clip(vae: AutoencoderKLTemporalDecoder, number: int, chance: Chance) -> dict[str, Tensor]:
     """Return a scene's bank entry: latents, and the conditions made of its first frame.
 
     The image latents, those of a slightly noisy first frame, are not scaled: the pipeline does not.
     """
-    video, scene = world.clip(number)
+    scene = world.image_scene(number)
+    video = world.draw(scene)
     frames = autoencoder.to_tensor(video)
     noise_aug = torch.exp(-3 + 0.5 * chance.normal(1))
     noisy = frames[:1] + noise_aug * chance.normal(*frames[:1].shape)
-    latents = vae.encode(torch.cat([frames, noisy]).to(device)).latent_dist.mode().cpu()
+    latents = vae.encode(torch.cat([frames, noisy]).to(vae.device)).latent_dist.mode().float().cpu()
     return {
         "latents": latents[:-1],
         "image_latents": latents[-1],
         "first": torch.from_numpy(np.round(video[0] * 255).astype(np.uint8)).permute(2, 0, 1),
-        "pace": torch.tensor(scene.pace, dtype=torch.float32),
+        "motion_bucket": torch.tensor(float(world.motion_bucket(scene))),
+        "fps": torch.tensor(float(scene.fps)),
         "noise_aug": noise_aug[0],
     }
 
 
-def run(
-    work: Path,
-    minutes: float,
-    size: Size = Size(),
-    seed: int = 0,
-    device: str = "cpu",
-    steps: int | None = None,
-) -> StableVideoDiffusionPipeline:
-    """Train for `minutes` (at most `steps` steps a stage); return the pipeline with averaged weights."""
+def run(training: Training, size: Size = Size()) -> StableVideoDiffusionPipeline:
+    """Train the stages one after the other; return the pipeline with averaged weights."""
+    seed, device = training.seed, training.device
     torch.manual_seed(seed)
     vae = channels_last(build_vae(size).to(device))
     unet = channels_last(build_unet(size).to(device))
     image_encoder = build_image_encoder(size).to(device)
+    for part, network in (("vae", vae), ("unet", unet), ("image_encoder", image_encoder)):
+        training.begin(part, network)
+    training.prepare(vae.encoder, vae.decoder, unet)
 
     def pieces_loss(chance: Chance) -> Tensor:
         # Small pieces are cheap, and many scenes teach more than many frames; every fourth batch is of
@@ -207,15 +203,16 @@ def run(
         return autoencoder.loss(vae, images, chance.torch, lambda z: vae.decode(z, num_frames=frames).sample)
 
     # Latents in the bank fix the encoder: from then on only the decoder goes on learning.
-    bank_path = work / "bank.pt"
-    left = 0.0 if bank_path.exists() else minutes * SHARES["autoencoder"]
-    train(Stage("autoencoder", vae, pieces_loss, 1e-3), work, left, steps, seed)
+    bank_path = training.work / "bank.pt"
+    share = 0.0 if bank_path.exists() else SHARES["autoencoder"]
+    train(Stage("autoencoder", vae, pieces_loss, 5e-4), training, share)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
 
     bank = None
-    if minutes > 0 or bank_path.exists():
-        bank = load_or_build(bank_path, size.bank, lambda n, chance: encode_clip(vae, n, chance, device), seed)
+    if training.minutes > 0 or bank_path.exists():
+        with training.precision():
+            bank = load_or_build(bank_path, size.bank, lambda n, chance: encode_clip(vae, n, chance), seed)
         scale = autoencoder.latent_scale(bank["latents"])
         vae.register_to_config(scaling_factor=scale)
         bank["latents"] *= scale
@@ -227,18 +224,18 @@ def run(
         chosen = chance.numpy.integers(len(bank["latents"]), size=size.clips).tolist()
         return conditioned.loss({name: values[chosen] for name, values in bank.items()}, chance)
 
-    train(Stage("denoiser", conditioned, denoiser_loss, 1e-3), work, minutes * SHARES["denoiser"], steps, seed)
+    with plain_attention(unet):
+        train(Stage("denoiser", conditioned, denoiser_loss, 1e-3), training, SHARES["denoiser"])
 
     def decoder_loss(chance: Chance) -> Tensor:
-        frames = world.FRAMES // 2
-        images = autoencoder.pictures(chance.numpy, 2, frames).to(device)
+        images = autoencoder.pictures(chance.numpy, 1, world.FRAMES).to(device)
         with torch.no_grad():
             latents = vae.encode(images).latent_dist.mode()
         # Sampled latents are never quite right: the decoder shall forgive small errors.
         latents = latents + 0.05 * chance.normal(*latents.shape).to(latents) / vae.config.scaling_factor
-        return autoencoder.reconstruction_loss(vae.decode(latents, num_frames=frames).sample, images)
+        return autoencoder.reconstruction_loss(vae.decode(latents, num_frames=world.FRAMES).sample, images)
 
-    train(Stage("decoder", vae, decoder_loss, 3e-4), work, minutes * SHARES["decoder"], steps, seed)
+    train(Stage("decoder", vae, decoder_loss, 5e-4), training, SHARES["decoder"])
     return StableVideoDiffusionPipeline(
         vae=vae.eval(),
         image_encoder=image_encoder.eval(),
@@ -250,9 +247,8 @@ def run(
 
 def main() -> None:
     """Train and export, as the command line says."""
-    args = arguments("Train tiny-svd, a small image-to-video model.", "svd", minutes=90)
-    pipeline = run(args.work, args.minutes, seed=args.seed, device=args.device)
-    export(pipeline, args.out)
+    training, folder = arguments("Train tiny-svd, a small image-to-video model.", "svd", minutes=105)
+    export(run(training), folder)
 
 
 if __name__ == "__main__":

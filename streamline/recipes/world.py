@@ -1,19 +1,23 @@
 """A small world of moving shapes: unlimited clips, drawn from a seed, that come with labels and prompts.
 
-A `Scene` says everything about a clip; `draw` turns it into pixels. Scenes are kept simple on purpose, so
-that a model of a few million parameters can learn them in an hour: a moving shape crosses the middle of
-the picture, and the first frame tells the motion (a shape on the right moves left, a small one grows, a
-tilted one spins), which is what an image-to-video model has to go by.
+A `Scene` says everything about a clip; `draw` turns it into pixels: a shaded shape before a softly clouded wall,
+its shadow on the floor below. Scenes are kept simple on purpose, so that a model of a few million parameters can
+learn them in an hour. In the scenes made for image-to-video models the first frame tells the motion (a shape on
+the right moves left, a small one grows, a tilted one spins, a low one bounces), and the pace is free, from standing
+still on: such a model is told it by motion bucket and frame rate.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 SIZE = 64
 FRAMES = 8
-USUAL_MOTION_BUCKET = 127
+USUAL_FPS = 7
+FASTEST_MOTION_BUCKET = 255
 """Motion bucket, in the sense of Stable Video Diffusion, of a scene of pace 1; others in proportion."""
+STILL_PACE = 0.08
+"""Up to this pace (motion bucket 20) a scene counts as standing still: nothing moves by more than three pixels."""
 
 COLOURS = {
     "red": (0.90, 0.12, 0.12),
@@ -40,10 +44,18 @@ MOTIONS = {
     "spinning": ("spinning", "rotating", "turning around"),
     "growing": ("growing", "getting bigger"),
     "shrinking": ("shrinking", "getting smaller"),
+    "bouncing": ("bouncing", "jumping", "bouncing up and down"),
     "still": ("staying still", "standing still", "not moving"),
 }
 SETTINGS = ("on a {} background", "on {}", "in front of a {} background")
 ARTICLES = ("a", "one", "the")
+FORMS = (
+    "{subject} {motion} {setting}",
+    "{subject} is {motion} {setting}",
+    "{setting} {subject} {motion}",
+)
+FLOORS = {"black": 0.11, "white": -0.16, "gray": -0.13, "brown": 0.10, "navy": 0.10}
+"""How much brighter or darker than the wall a floor is."""
 
 # Unit vectors in picture coordinates: x to the right, y downwards.
 HEADINGS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
@@ -58,7 +70,7 @@ class Scene:
     background: str
     motion: str
     pace: float
-    """Speed of the motion; 1 is usual, 0.75 to 1.25 occur."""
+    """Speed of the motion: 1 is the fastest, 0 stands still."""
     start: tuple[float, float]
     """Centre of the shape (x, y) in the first frame."""
     radius: float
@@ -67,30 +79,51 @@ class Scene:
     """Brightness gradient of the background along x and y."""
     clouds: np.ndarray
     """Coarse brightness pattern of the background, (4, 4)."""
+    horizon: float
+    """Where the floor begins, counted from the top."""
+    fps: int = USUAL_FPS
+    """Frames per second: the more, the less moves from one frame to the next."""
 
 
 def scene(seed: int) -> Scene:
-    """Return the scene number `seed`; the same number always gives the same scene."""
-    rng = np.random.default_rng([seed, 0x5CE11E])
-    motion = str(rng.choice(list(MOTIONS)))
-    pace = rng.uniform(0.75, 1.25)
-    start = rng.uniform(0.40, 0.60, 2)
+    """Return the scene number `seed`, made for text; the same number always gives the same scene."""
+    return _scene(np.random.default_rng([seed, 0x5CE11E]), list(MOTIONS))
+
+
+def image_scene(seed: int) -> Scene:
+    """Return the scene number `seed`, made for images: any pace and frame rate, and a motion the first frame tells.
+
+    One scene in five stands still; its motion is the one it would have at a higher pace.
+    """
+    rng = np.random.default_rng([seed, 0x1A6E])
+    slow = rng.random() < 0.2
+    pace = rng.uniform(0, STILL_PACE) if slow else rng.uniform(STILL_PACE, 1)
+    it = _scene(rng, [motion for motion in MOTIONS if motion != "still"])
+    return replace(it, pace=float(pace), fps=int(rng.integers(6, 15)))
+
+
+def _scene(rng: np.random.Generator, motions: list[str]) -> Scene:
+    motion = str(rng.choice(motions))
+    start = rng.uniform(0.42, 0.56, 2)
     if motion in HEADINGS:
         # Start on the far side, so that the path leads through the middle and stays inside.
-        start = np.where(HEADINGS[motion], 0.5 - rng.uniform(0.22, 0.30) * np.array(HEADINGS[motion]), start)
-    small, large = {"growing": (0.11, 0.14), "shrinking": (0.28, 0.32)}.get(motion, (0.18, 0.23))
+        start = np.where(HEADINGS[motion], 0.5 - rng.uniform(0.22, 0.28) * np.array(HEADINGS[motion]), start)
+    elif motion == "bouncing":
+        start[1] = rng.uniform(0.62, 0.66)
+    small, large = {"growing": (0.12, 0.15), "shrinking": (0.29, 0.33)}.get(motion, (0.19, 0.24))
     tilt = rng.uniform(0.35, 0.70) if motion == "spinning" else rng.uniform(-0.08, 0.08)
     return Scene(
         shape=str(rng.choice(SHAPES)),
         colour=str(rng.choice(list(COLOURS))),
         background=str(rng.choice(list(BACKGROUNDS))),
         motion=motion,
-        pace=float(pace),
+        pace=float(rng.uniform(0.75, 1.0)),
         start=(float(start[0]), float(start[1])),
         radius=float(rng.uniform(small, large)),
         tilt=float(tilt),
         slope=tuple(rng.uniform(-0.10, 0.10, 2)),
         clouds=rng.uniform(-0.06, 0.06, (4, 4)),
+        horizon=float(rng.uniform(0.70, 0.78)),
     )
 
 
@@ -104,7 +137,15 @@ def describe(scene: Scene, rng: np.random.Generator | None = None) -> str:
             article, setting = ARTICLES[0], SETTINGS[0]
     if article == "a" and scene.colour[0] in "aeiou":
         article = "an"
-    return f"{article} {scene.colour} {scene.shape} {motion} {setting.format(scene.background)}"
+    subject = f"{article} {scene.colour} {scene.shape}"
+    setting = setting.format(scene.background)
+    form = FORMS[0] if rng is None else str(rng.choice(FORMS))
+    return form.format(subject=subject, motion=motion, setting=setting)
+
+
+def motion_bucket(scene: Scene) -> int:
+    """Return the motion bucket, 0 to 255, that tells an image-to-video model the scene's pace."""
+    return round(FASTEST_MOTION_BUCKET * scene.pace)
 
 
 def draw(scene: Scene, times: np.ndarray | None = None, size: int = SIZE) -> np.ndarray:
@@ -121,14 +162,8 @@ def draw(scene: Scene, times: np.ndarray | None = None, size: int = SIZE) -> np.
 
 def vocabulary() -> list[str]:
     """Return all words that prompts are made of, sorted."""
-    phrases = [*ARTICLES, "an", *COLOURS, *SHAPES, *sum(MOTIONS.values(), ()), *BACKGROUNDS, *SETTINGS]
+    phrases = [*ARTICLES, "an", "is", *COLOURS, *SHAPES, *sum(MOTIONS.values(), ()), *BACKGROUNDS, *SETTINGS]
     return sorted({word for phrase in phrases for word in phrase.split() if word.isalpha()})
-
-
-def clip(seed: int, size: int = SIZE) -> tuple[np.ndarray, Scene]:
-    """Return the clip number `seed`, (FRAMES, size, size, 3) float32 in [0, 1], and its scene."""
-    it = scene(seed)
-    return draw(it, size=size), it
 
 
 def _frame(scene: Scene, time: float, axis: np.ndarray, ground: np.ndarray) -> np.ndarray:
@@ -143,30 +178,48 @@ def _frame(scene: Scene, time: float, axis: np.ndarray, ground: np.ndarray) -> n
     # On white, shapes are dimmed towards their middle: yellow would hardly be seen.
     dim = np.clip(1.1 - 0.15 * depth, 0.75, 1.0)[..., None] if scene.background == "white" else 1.0
     paint = np.clip(np.array(COLOURS[scene.colour]) * shade * dim, 0, 1)
+    ground = ground * (1 - _shadow(x0, y0, radius, axis)[..., None])
     return ground + cover * (paint - ground)
+
+
+def _shadow(x0: float, y0: float, radius: float, axis: np.ndarray) -> np.ndarray:
+    """Return how much of the light a shape takes from the floor under it: less and softer the higher it is."""
+    line = max(0.88, y0 + radius)
+    height = line - (y0 + radius)
+    x, y = (axis[None, :] - x0) / (radius * (0.9 + height)), (axis[:, None] - line) / 0.05
+    return 0.5 / (1 + 2 * height) * np.exp(-(x**2) - y**2)
 
 
 def pose(scene: Scene, time: float) -> tuple[tuple[float, float], float, float]:
     """Return centre (x, y), radius and tilt of the shape at a time; units as in `Scene`."""
-    dx, dy = HEADINGS.get(scene.motion, (0, 0))
-    travel = 0.5 * scene.pace * time
-    radius = scene.radius
-    if scene.motion == "growing":
-        radius += 0.17 * scene.pace * time
-    elif scene.motion == "shrinking":
-        radius -= 0.15 * scene.pace * time
-    turn = 2.6 * scene.pace * time if scene.motion == "spinning" else 0.0
-    return (scene.start[0] + dx * travel, scene.start[1] + dy * travel), radius, scene.tilt + turn
+    progress = scene.pace * time * USUAL_FPS / scene.fps
+    (x, y), radius, tilt = scene.start, scene.radius, scene.tilt
+    match scene.motion:
+        case "growing":
+            radius += 0.20 * progress
+        case "shrinking":
+            radius -= 0.18 * progress
+        case "spinning":
+            tilt += 2.6 * progress
+        case "bouncing":
+            y -= 0.32 * abs(np.sin(2 * np.pi * progress))
+        case heading if heading in HEADINGS:
+            x, y = np.array([x, y]) + 0.55 * progress * np.array(HEADINGS[heading])
+    return (float(x), float(y)), radius, tilt
 
 
 def _ground(scene: Scene, axis: np.ndarray) -> np.ndarray:
-    """Return the background picture, (size, size, 3): its colour, sloped and clouded."""
+    """Return the background picture, (size, size, 3): wall and floor of its colour, sloped and clouded."""
     spread = np.linspace(0, 1, len(scene.clouds))
     hats = np.clip(1 - np.abs(axis[:, None] - spread) * (len(spread) - 1), 0, 1)
     weights = hats * hats * (3 - 2 * hats)
     light = weights @ scene.clouds @ weights.T
     light = light + scene.slope[0] * (axis[None, :] - 0.5) + scene.slope[1] * (axis[:, None] - 0.5)
-    return np.clip(np.array(BACKGROUNDS[scene.background]) + light[..., None], 0, 1)
+    below = axis[:, None] - scene.horizon
+    floor = np.clip(0.5 + below * len(axis) / 2, 0, 1) * FLOORS[scene.background] * (1 - 2 * below)
+    colour = np.array(BACKGROUNDS[scene.background])
+    # A floor is lit in its own colour, not whitened.
+    return np.clip(colour + light[..., None] + floor[..., None] * (0.5 + colour / colour.max() / 2), 0, 1)
 
 
 def distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:

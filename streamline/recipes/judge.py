@@ -1,0 +1,164 @@
+"""A small classifier of the world's clips, which judges what a generated video shows.
+
+It names shape, colour, background and motion, and its last features give a Fréchet distance between sets of clips.
+
+    python -m streamline.recipes.judge --out assets/judge --minutes 12
+"""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from streamline.recipes import world
+from streamline.recipes.common import arguments
+from streamline.recipes.loop import Chance, Stage, Training, train
+from streamline.recipes.reading import Reading
+
+LABELS = {
+    "shape": tuple(world.SHAPES),
+    "colour": tuple(world.COLOURS),
+    "background": tuple(world.BACKGROUNDS),
+    "motion": tuple(world.MOTIONS),
+}
+FEATURES = 64
+CLIPS = 32
+"""Clips in a batch."""
+FOLDER = Path(__file__).parents[2] / "assets" / "judge"
+CLEAR_PACE = 0.4
+"""From this pace on, motion at the usual frame rate is plain to see; slower scenes are learned only as still ones."""
+
+
+class Judge(nn.Module):
+    """Every frame on its own down to a vector, then the vectors along time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 32, 64, 96, 96)
+        layers: list[nn.Module] = []
+        for wide, wider in pairwise(widths):
+            layers += [nn.Conv2d(wide, wider, 3, stride=2, padding=1), nn.GroupNorm(8, wider), nn.SiLU()]
+        self.frames = nn.Sequential(*layers, nn.Flatten(), nn.Linear(96 * (world.SIZE // 16) ** 2, 128), nn.SiLU())
+        self.time = nn.Sequential(
+            nn.Conv1d(128, 128, 3, padding=1), nn.SiLU(), nn.Conv1d(128, 128, 3, padding=1), nn.SiLU()
+        )
+        self.features = nn.Sequential(nn.Linear(128 * world.FRAMES, 2 * FEATURES), nn.SiLU(), nn.Linear(128, FEATURES))
+        self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, len(words)) for name, words in LABELS.items()})
+
+    def forward(self, videos: Tensor) -> Tensor:
+        """Return features (n, FEATURES) of videos (n, FRAMES, 3, SIZE, SIZE) in [-1, 1]."""
+        vectors = self.frames(videos.flatten(0, 1)).unflatten(0, videos.shape[:2])
+        return self.features(self.time(vectors.transpose(1, 2)).flatten(1))
+
+    def loss(self, videos: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross entropy of labels (n, len(LABELS)), averaged over what they name."""
+        features = F.silu(self(videos))
+        losses = [F.cross_entropy(head(features).float(), labels[:, i]) for i, head in enumerate(self.heads.values())]
+        return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    def features_of(self, videos: list[np.ndarray]) -> np.ndarray:
+        """Return features (n, FEATURES) of videos (frames, size, size, 3) in [0, 1]."""
+        batches = torch.stack([_to_tensor(video) for video in videos]).split(CLIPS)
+        return torch.cat([self(batch) for batch in batches]).numpy()
+
+    @torch.no_grad()
+    def read(self, features: np.ndarray) -> list[Reading]:
+        """Return what clips of these features show."""
+        activated = F.silu(torch.from_numpy(features))
+        named = {
+            name: [LABELS[name][index] for index in head(activated).argmax(dim=1).tolist()]
+            for name, head in self.heads.items()
+        }
+        return [Reading(**dict(zip(named, words, strict=True))) for words in zip(*named.values(), strict=True)]
+
+
+def load(folder: Path = FOLDER) -> Judge:
+    """Return the trained judge."""
+    judge = Judge()
+    judge.load_state_dict(load_file(folder / "judge.safetensors"))
+    return judge.float().eval()
+
+
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the Fréchet distance between two sets of features (n, FEATURES), as if both were Gaussian."""
+    (mean_a, cov_a), (mean_b, cov_b) = ((f.mean(axis=0), np.cov(f, rowvar=False)) for f in (first, second))
+    values, vectors = np.linalg.eigh(cov_a)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    product = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
+    return float(np.square(mean_a - mean_b).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * product)
+
+
+def labelled(scene: world.Scene) -> Reading:
+    """Return what there is to see in a scene: at the slowest paces, nothing moves."""
+    motion = "still" if scene.pace <= world.STILL_PACE else scene.motion
+    return Reading(scene.shape, scene.colour, scene.background, motion)
+
+
+def clear_scene(rng: np.random.Generator) -> world.Scene:
+    """Draw a scene whose motion can be told: made for text, or for images and at a usual frame rate."""
+    number = int(rng.integers(2**31))
+    if rng.random() < 0.5:
+        return world.scene(number)
+    scene = world.image_scene(number)
+    if scene.pace <= world.STILL_PACE:
+        return scene
+    return replace(scene, pace=float(rng.uniform(CLEAR_PACE, 1)), fps=world.USUAL_FPS)
+
+
+def run(training: Training) -> Judge:
+    """Train the judge; return it with averaged weights."""
+    torch.manual_seed(training.seed)
+    judge = Judge().to(training.device)
+
+    def loss(chance: Chance) -> Tensor:
+        scenes = [clear_scene(chance.numpy) for _ in range(CLIPS)]
+        labels = [[words.index(getattr(labelled(it), name)) for name, words in LABELS.items()] for it in scenes]
+        videos = torch.stack([_to_tensor(world.draw(it)) for it in scenes])
+        return judge.loss(_worn(videos, chance).to(training.device), torch.tensor(labels, device=training.device))
+
+    train(Stage("judge", judge, loss, 1e-3), training, 1.0)
+    return judge.cpu()
+
+
+def accuracy(judge: Judge, scenes: list[world.Scene]) -> dict[str, float]:
+    """Return for each label the share of real clips that the judge reads as they are."""
+    readings = judge.read(judge.features_of([world.draw(scene) for scene in scenes]))
+    return {
+        name: float(
+            np.mean([getattr(r, name) == getattr(labelled(s), name) for r, s in zip(readings, scenes, strict=True)])
+        )
+        for name in LABELS
+    }
+
+
+def main() -> None:
+    """Train and save, as the command line says; print the accuracy on clips never trained on."""
+    training, folder = arguments("Train the judge of the world's clips.", "judge", minutes=12, out=FOLDER)
+    judge = run(training)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.half() for name, tensor in judge.state_dict().items()}, folder / "judge.safetensors")
+    rng = np.random.default_rng([training.seed, 0x7E57])
+    print(accuracy(load(folder), [clear_scene(rng) for _ in range(1000)]))
+
+
+def _to_tensor(video: np.ndarray) -> Tensor:
+    return torch.from_numpy(video).float().permute(0, 3, 1, 2) * 2 - 1
+
+
+def _worn(videos: Tensor, chance: Chance) -> Tensor:
+    """Blur and grain some of the clips, so that a generated one is judged by what it shows and not by its finish."""
+    n, frames, _, height, width = videos.shape
+    blurred = F.avg_pool2d(videos.flatten(0, 1), 3, stride=1, padding=1, count_include_pad=False)
+    share = 0.8 * chance.uniform(n, 1, 1, 1, 1)
+    videos = videos + share * (blurred.unflatten(0, (n, frames)) - videos)
+    return videos + 0.1 * chance.uniform(n, 1, 1, 1, 1) * chance.normal(n, frames, 3, height, width)
+
+
+if __name__ == "__main__":
+    main()

@@ -146,7 +146,6 @@ def run(training: Training, size: Size = Size()) -> AnimateDiffPipeline:
     scheduler = build_scheduler()
     training.begin("vae", vae)
     training.begin("text_encoder", encoder)
-    training.prepare(vae.encoder, vae.decoder, unet)
 
     def picture_loss(chance: Chance) -> Tensor:
         images = autoencoder.pictures(chance.numpy, size.pictures, frames=1).to(device)
@@ -182,7 +181,6 @@ def run(training: Training, size: Size = Size()) -> AnimateDiffPipeline:
         with plain_attention(unet):
             train(Stage("images", images, image_loss, 1e-3), training, share)
         video_unet.load_state_dict(unet.state_dict(), strict=False)  # all but the motion modules
-    training.prepare(video_unet)
 
     def video_loss(chance: Chance) -> Tensor:
         chosen = chance.numpy.integers(len(bank), size=size.clips).tolist()

@@ -28,7 +28,6 @@ def arguments(description: str, name: str, minutes: float, out: Path | None = No
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bfloat16", action="store_true", help="faster on GPUs and on CPUs with matrix units")
-    parser.add_argument("--compile", action="store_true", help="compile the networks: some minutes, then faster")
     options = vars(parser.parse_args())
     return Training(**{key: value for key, value in options.items() if key != "out"}), options["out"]
 

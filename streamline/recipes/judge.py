@@ -6,7 +6,6 @@ It names shape, colour, background and motion, and its last features give a Fré
 """
 
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +38,12 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (3, 32, 64, 96, 96)
         layers: list[nn.Module] = []
-        for wide, wider in pairwise(widths):
-            layers += [nn.Conv2d(wide, wider, 3, stride=2, padding=1), nn.GroupNorm(8, wider), nn.SiLU()]
-        self.frames = nn.Sequential(*layers, nn.Flatten(), nn.Linear(96 * (world.SIZE // 16) ** 2, 128), nn.SiLU())
+        for wide, wider, stride in ((3, 32, 2), (32, 64, 2), (64, 96, 2), (96, 96, 1), (96, 96, 1)):
+            layers += [nn.Conv2d(wide, wider, 3, stride, padding=1), nn.GroupNorm(8, wider), nn.SiLU()]
+        self.trunk = nn.Sequential(*layers)
+        self.where = nn.Conv2d(96, 8, 1)
+        self.frame = nn.Sequential(nn.Linear(96 + 8 * (world.SIZE // 8) ** 2, 128), nn.SiLU())
         self.time = nn.Sequential(
             nn.Conv1d(128, 128, 3, padding=1), nn.SiLU(), nn.Conv1d(128, 128, 3, padding=1), nn.SiLU()
         )
@@ -52,7 +52,10 @@ class Judge(nn.Module):
 
     def forward(self, videos: Tensor) -> Tensor:
         """Return features (n, FEATURES) of videos (n, FRAMES, 3, SIZE, SIZE) in [-1, 1]."""
-        vectors = self.frames(videos.flatten(0, 1)).unflatten(0, videos.shape[:2])
+        seen = self.trunk(videos.flatten(0, 1))
+        # What there is, wherever it is; and where it is.
+        vectors = self.frame(torch.cat([seen.amax(dim=(2, 3)), self.where(seen).flatten(1)], dim=1))
+        vectors = vectors.unflatten(0, videos.shape[:2])
         return self.features(self.time(vectors.transpose(1, 2)).flatten(1))
 
     def loss(self, videos: Tensor, labels: Tensor) -> Tensor:

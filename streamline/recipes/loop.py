@@ -49,7 +49,7 @@ class Training:
     """How a recipe is run.
 
     work: folder of checkpoints and curves. minutes: of all stages and runs together; 0 only loads what there is.
-    steps: the most a stage takes. bfloat16, compile: faster on GPUs, and on CPUs with matrix units (AMX).
+    steps: the most a stage takes. bfloat16: faster on GPUs, and on CPUs with matrix units (AMX).
     start: folder of an exported model to go on from, where its networks are of the shapes wanted.
     """
 
@@ -59,18 +59,11 @@ class Training:
     device: str = "cpu"
     steps: int | None = None
     bfloat16: bool = False
-    compile: bool = False
     start: Path | None = None
 
     def precision(self) -> torch.autocast:
         """Return the context that networks are run in."""
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16)
-
-    def prepare(self, *networks: nn.Module) -> None:
-        """Compile networks in place, if asked to."""
-        for network in networks:
-            if self.compile:
-                network.compile(dynamic=False)
 
     def begin(self, part: str, network: nn.Module) -> bool:
         """Give a network the exported weights to start from; return whether there are any that fit."""

@@ -1,82 +1,97 @@
-"""Say what a trained model is worth: reconstruction, agreement with what was asked for, time.
+"""Say what a trained model is worth: reconstruction, agreement with what was asked for, change between steps.
 
-python -m streamline.recipes.measure assets/models/tiny-animatediff --clips 64
+python -m streamline.recipes.measure assets/models/tiny-animatediff --sheet sheet.png
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
-from PIL import Image
+from diffusers import DiffusionPipeline
+from tqdm import tqdm
 
-from streamline.recipes import autoencoder, world
+from streamline.recipes import autoencoder, judge, reuse, world
 from streamline.recipes.reading import Reading, read
+from streamline.recipes.sampling import SLOW, Question, caption, is_from_image, questions, sample, save_sheet
 
-HELD_OUT = 10_000_000
-"""First scene used for measuring; training uses small numbers, and random ones by pixel only."""
+BARS = {
+    "judge_on_real_clips.shape": 0.98,
+    "judge_on_real_clips.colour": 0.98,
+    "judge_on_real_clips.background": 0.98,
+    "judge_on_real_clips.motion": 0.98,
+}
+TEXT_BARS = {"reconstruction_db": 30, "shape": 0.80, "colour": 0.95, "background": 0.95, "motion": 0.85}
+IMAGE_BARS = {
+    "reconstruction_db": 28,
+    "shape": 0.90,
+    "colour": 0.90,
+    "first_frame_db": 24,
+    "still_when_asked": 0.90,
+    "moving_when_asked": 0.90,
+}
+"""What a bundled model should reach at least."""
 
 
 def main() -> None:
     """Measure the model that the command line names, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--clips", type=int, default=256)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, help="default: 3 for text, 2 for images")
-    parser.add_argument("--sheet", type=Path, help="also save the clips as a picture, one a row")
+    parser.add_argument("--reuse-clips", type=int, default=8, help="of those, how many to reuse features on")
+    parser.add_argument("--sheet", type=Path, help="also save the first clips as a picture (PNG)")
+    parser.add_argument("--rows", type=int, default=12, help="clips on that picture")
+    parser.add_argument("--json", type=Path, help="also save the figures")
     args = parser.parse_args()
 
-    pipeline = DiffusionPipeline.from_pretrained(args.model, dtype=torch.float32)
+    pipeline = DiffusionPipeline.from_pretrained(args.model, dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    scenes = [world.scene(HELD_OUT + number) for number in range(args.clips)]
-    truth = [world.draw(scene) for scene in scenes]
-    print(f"autoencoder {reconstruction(pipeline, truth):.1f} dB")
-
+    asked = questions(pipeline, args.clips)
     started = time.perf_counter()
-    videos = [
-        sample(pipeline, scene, clip, seed, args.steps, args.guidance)
-        for seed, (scene, clip) in enumerate(zip(scenes, truth, strict=True))
-    ]
+    videos = [sample(pipeline, question, args.steps, args.guidance) for question in tqdm(asked, unit="clip")]
     seconds = (time.perf_counter() - started) / args.clips
-    print(f"sampling {seconds:.1f} s a clip of {args.steps} steps, {torch.get_num_threads()} threads")
-    for name, share in agreement([read(video) for video in videos], scenes).items():
-        print(f"{name} right in {share:.0%} of {args.clips}")
-    if isinstance(pipeline, StableVideoDiffusionPipeline):
-        error = np.square(np.stack(videos) - np.stack(truth)).mean(axis=(2, 3, 4))
-        print("dB to the true clip, frame by frame:", np.round(-10 * np.log10(error).mean(axis=0), 1).tolist())
+
+    figures = {"model": args.model.name, "clips": args.clips, "steps": args.steps}
+    figures |= {"seconds_per_clip": seconds, "threads": torch.get_num_threads()}
+    figures |= quality(pipeline, asked, videos)
+    figures |= {"reuse": reuse.figures(pipeline, asked[: args.reuse_clips], args.steps)}
+    print(report(figures, BARS | (IMAGE_BARS if is_from_image(pipeline) else TEXT_BARS)))
     if args.sheet:
-        save_sheet(videos, args.sheet)
+        rows = min(args.rows, args.clips)
+        save_sheet([caption(pipeline, q.scene) for q in asked[:rows]], videos[:rows], args.sheet)
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def sample(
-    pipeline: DiffusionPipeline,
-    scene: world.Scene,
-    clip: np.ndarray,
-    seed: int,
-    steps: int = 25,
-    guidance: float | None = None,
-) -> np.ndarray:
-    """Sample a video (frames, size, size, 3) in [0, 1] for a scene: by its prompt, or its first frame."""
-    options = {
-        "height": world.SIZE,
-        "width": world.SIZE,
-        "num_frames": world.FRAMES,
-        "num_inference_steps": steps,
-        "generator": torch.Generator().manual_seed(seed),
-        "output_type": "np",
+def quality(pipeline: DiffusionPipeline, asked: list[Question], videos: list[np.ndarray]) -> dict:
+    """Return the figures of generated videos, beside those of the real clips they should be like."""
+    referee = judge.load()
+    real, made = (referee.features_of(clips) for clips in ([q.clip for q in asked], videos))
+    labels = [judge.labelled(question.scene) for question in asked]
+    others = [q.clip for q in questions(pipeline, 2 * len(asked))[len(asked) :]]
+    readings = referee.read(made)
+    figures = {
+        "reconstruction_db": reconstruction(pipeline, [question.clip for question in asked[:64]]),
+        "judge_on_real_clips": agreement(referee.read(real), labels),
+        **agreement(readings, labels),
+        "by_pixel_rules": agreement([read(video) for video in videos], labels),
+        "frechet_distance": judge.frechet_distance(real, made),
+        "frechet_distance_of_other_real_clips": judge.frechet_distance(real, referee.features_of(others)),
+        "colour_drift": drift(videos, asked),
+        "colour_drift_of_real_clips": drift([question.clip for question in asked], asked),
     }
-    match pipeline:
-        case AnimateDiffPipeline():
-            scale = 3.0 if guidance is None else guidance
-            return pipeline(world.describe(scene), guidance_scale=scale, **options).frames[0]
-        case StableVideoDiffusionPipeline():
-            scale = 2.0 if guidance is None else guidance
-            bucket = round(world.USUAL_MOTION_BUCKET * scene.pace)
-            return pipeline(to_image(clip[0]), max_guidance_scale=scale, motion_bucket_id=bucket, **options).frames[0]
-    raise TypeError(f"no way to sample a {type(pipeline).__name__}")
+    if is_from_image(pipeline):
+        slow = np.array([world.motion_bucket(question.scene) <= SLOW[1] for question in asked])
+        still = np.array([reading.motion == "still" for reading in readings])
+        figures["still_when_asked"] = float(still[slow].mean())
+        figures["moving_when_asked"] = float(1 - still[~slow].mean())
+        frames = [(video[0] - question.clip[0]) for video, question in zip(videos, asked, strict=True)]
+        figures["first_frame_db"] = float(np.mean([-10 * np.log10(np.square(f).mean()) for f in frames]))
+    return figures
 
 
 def reconstruction(pipeline: DiffusionPipeline, clips: list[np.ndarray]) -> float:
@@ -86,29 +101,52 @@ def reconstruction(pipeline: DiffusionPipeline, clips: list[np.ndarray]) -> floa
         for clip in clips:
             images = autoencoder.to_tensor(clip)
             latents = pipeline.vae.encode(images).latent_dist.mode()
-            temporal = isinstance(pipeline, StableVideoDiffusionPipeline)
-            rebuilt = pipeline.vae.decode(latents, **({"num_frames": len(images)} if temporal else {})).sample
-            ratios.append(autoencoder.psnr(rebuilt, images))
+            rebuilt = pipeline.vae.decode(latents, **({"num_frames": len(images)} if is_from_image(pipeline) else {}))
+            ratios.append(autoencoder.psnr(rebuilt.sample, images))
     return float(np.mean(ratios))
 
 
-def agreement(readings: list[Reading], scenes: list[world.Scene]) -> dict[str, float]:
-    """Return for each label the share of clips in which it is read as the scene has it."""
+def agreement(readings: list[Reading], labels: list[Reading]) -> dict[str, float]:
+    """Return for each label the share of clips in which it is read as it should be."""
     return {
-        name: float(np.mean([getattr(r, name) == getattr(s, name) for r, s in zip(readings, scenes, strict=True)]))
-        for name in ("shape", "colour", "background", "motion")
+        name: float(
+            np.mean([getattr(r, name) == getattr(wanted, name) for r, wanted in zip(readings, labels, strict=True)])
+        )
+        for name in judge.LABELS
     }
 
 
-def to_image(frame: np.ndarray) -> Image.Image:
-    """Turn a frame (h, w, 3) in [0, 1] into a picture."""
-    return Image.fromarray(np.round(frame * 255).astype(np.uint8))
+def drift(videos: list[np.ndarray], asked: list[Question]) -> float:
+    """Return the mean change of the shape's colour from first to last frame, a distance in RGB of [0, 1]."""
+    changes = []
+    for video, question in zip(videos, asked, strict=True):
+        first, last = (_subject_colour(video[i], question.scene) for i in (0, -1))
+        changes.append(np.linalg.norm(last - first))
+    return float(np.mean(changes))
 
 
-def save_sheet(videos: list[np.ndarray], path: Path) -> None:
-    """Save videos as one picture, a video a row, its frames side by side."""
-    rows = [np.concatenate(list(video), axis=1) for video in videos]
-    to_image(np.concatenate(rows, axis=0)).save(path)
+def report(figures: dict, bars: dict[str, float]) -> str:
+    """Return the figures a line each, with what they should reach where that is said."""
+    lines = []
+    for name, value in _flat(figures).items():
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        bar = f"  at least {bars[name]}: {'yes' if value >= bars[name] else 'NO'}" if name in bars else ""
+        lines.append(f"{name.replace('_', ' '):45} {text:>16}{bar}")
+    return "\n".join(lines)
+
+
+def _flat(figures: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in figures.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _subject_colour(frame: np.ndarray, scene: world.Scene) -> np.ndarray:
+    """Return the median colour of the pixels nearer to the scene's colour than to its background's."""
+    colour, ground = (np.array(c) for c in (world.COLOURS[scene.colour], world.BACKGROUNDS[scene.background]))
+    near = np.linalg.norm(frame - colour, axis=-1) < np.linalg.norm(frame - ground, axis=-1)
+    return np.median(frame[near], axis=0) if near.any() else ground
 
 
 if __name__ == "__main__":

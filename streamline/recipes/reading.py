@@ -25,8 +25,7 @@ class Reading:
 
 def read(video: np.ndarray) -> Reading:
     """Read a clip (frames, size, size, 3) in [0, 1]."""
-    edge = np.concatenate([video[:, :2].reshape(-1, 3), video[:, -2:].reshape(-1, 3)])
-    ground = np.median(edge, axis=0)
+    ground = np.median(video[:, :4].reshape(-1, 3), axis=0)  # the wall, above most shapes
     background = _nearest(ground, world.BACKGROUNDS)
     masks = np.linalg.norm(_chroma(video - ground), axis=-1) > COVERED
     if not masks.any(axis=(1, 2)).all():
@@ -47,6 +46,9 @@ def centre(mask: np.ndarray) -> np.ndarray:
 
 def _motion(video: np.ndarray, masks: np.ndarray, centres: np.ndarray, areas: np.ndarray) -> str:
     path = centres[-1] - centres[0]
+    climbed = np.abs(np.diff(centres[:, 1])).sum()
+    if climbed > MOVED + 1.3 * abs(path[1]):
+        return "bouncing"
     if np.abs(path).max() > MOVED:
         return max(world.HEADINGS, key=lambda name: float(np.dot(world.HEADINGS[name], path)))
     growth = areas[-1] / areas[0]

@@ -192,7 +192,6 @@ def run(training: Training, size: Size = Size()) -> StableVideoDiffusionPipeline
     image_encoder = build_image_encoder(size).to(device)
     for part, network in (("vae", vae), ("unet", unet), ("image_encoder", image_encoder)):
         training.begin(part, network)
-    training.prepare(vae.encoder, vae.decoder, unet)
 
     def pieces_loss(chance: Chance) -> Tensor:
         # Small pieces are cheap, and many scenes teach more than many frames; every fourth batch is of

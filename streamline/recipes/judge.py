@@ -38,8 +38,8 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for wide, wider, stride in ((3, 32, 2), (32, 64, 2), (64, 96, 2), (96, 96, 1), (96, 96, 1)):
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
+        for wide, wider, stride in ((12, 48, 2), (48, 96, 2), (96, 96, 1), (96, 96, 1)):
             layers += [nn.Conv2d(wide, wider, 3, stride, padding=1), nn.GroupNorm(8, wider), nn.SiLU()]
         self.trunk = nn.Sequential(*layers)
         self.where = nn.Conv2d(96, 8, 1)
@@ -125,7 +125,7 @@ def run(training: Training) -> Judge:
         videos = torch.stack([_to_tensor(world.draw(it)) for it in scenes])
         return judge.loss(_worn(videos, chance).to(training.device), torch.tensor(labels, device=training.device))
 
-    train(Stage("judge", judge, loss, 1e-3), training, 1.0)
+    train(Stage("judge", judge, loss, 2e-3), training, 1.0)
     return judge.cpu()
 
 

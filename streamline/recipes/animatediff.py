@@ -47,7 +47,7 @@ class Size:
     """Pictures in a batch of the autoencoder."""
     images: int = 64
     """Frames in a batch of the image stage."""
-    clips: int = 16
+    clips: int = 8
     """Clips in a batch of the video stage."""
 
 

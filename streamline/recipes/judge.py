@@ -26,15 +26,18 @@ LABELS = {
     "motion": tuple(world.MOTIONS),
 }
 FEATURES = 64
-CLIPS = 32
-"""Clips in a batch."""
+VECTOR = 128
+CLIPS, FRAMES = 32, 96
+"""Clips, or single frames, in a batch."""
+SHARES = {"frames": 0.6, "clips": 0.4}
+"""Each stage's share of the training time."""
 FOLDER = Path(__file__).parents[2] / "assets" / "judge"
 CLEAR_PACE = 0.4
 """From this pace on, motion at the usual frame rate is plain to see; slower scenes are learned only as still ones."""
 
 
-class Judge(nn.Module):
-    """Every frame on its own down to a vector, then the vectors along time."""
+class FrameReader(nn.Module):
+    """A convolutional network that turns each frame into a vector: what there is, wherever it is, and where it is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,26 +46,30 @@ class Judge(nn.Module):
             layers += [nn.Conv2d(wide, wider, 3, stride, padding=1), nn.GroupNorm(8, wider), nn.SiLU()]
         self.trunk = nn.Sequential(*layers)
         self.where = nn.Conv2d(96, 8, 1)
-        self.frame = nn.Sequential(nn.Linear(96 + 8 * (world.SIZE // 8) ** 2, 128), nn.SiLU())
+        self.vector = nn.Sequential(nn.Linear(96 + 8 * (world.SIZE // 8) ** 2, VECTOR), nn.SiLU())
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return vectors (n, VECTOR) of frames (n, 3, SIZE, SIZE) in [-1, 1]."""
+        seen = self.trunk(frames)
+        return self.vector(torch.cat([seen.amax(dim=(2, 3)), self.where(seen).flatten(1)], dim=1))
+
+
+class Judge(nn.Module):
+    """Every frame on its own down to a vector, then the vectors along time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames = FrameReader()
         self.time = nn.Sequential(
-            nn.Conv1d(128, 128, 3, padding=1), nn.SiLU(), nn.Conv1d(128, 128, 3, padding=1), nn.SiLU()
+            nn.Conv1d(VECTOR, VECTOR, 3, padding=1), nn.SiLU(), nn.Conv1d(VECTOR, VECTOR, 3, padding=1), nn.SiLU()
         )
-        self.features = nn.Sequential(nn.Linear(128 * world.FRAMES, 2 * FEATURES), nn.SiLU(), nn.Linear(128, FEATURES))
-        self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, len(words)) for name, words in LABELS.items()})
+        self.features = nn.Sequential(nn.Linear(VECTOR * world.FRAMES, VECTOR), nn.SiLU(), nn.Linear(VECTOR, FEATURES))
+        self.heads = heads(FEATURES)
 
     def forward(self, videos: Tensor) -> Tensor:
         """Return features (n, FEATURES) of videos (n, FRAMES, 3, SIZE, SIZE) in [-1, 1]."""
-        seen = self.trunk(videos.flatten(0, 1))
-        # What there is, wherever it is; and where it is.
-        vectors = self.frame(torch.cat([seen.amax(dim=(2, 3)), self.where(seen).flatten(1)], dim=1))
-        vectors = vectors.unflatten(0, videos.shape[:2])
+        vectors = self.frames(videos.flatten(0, 1)).unflatten(0, videos.shape[:2])
         return self.features(self.time(vectors.transpose(1, 2)).flatten(1))
-
-    def loss(self, videos: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross entropy of labels (n, len(LABELS)), averaged over what they name."""
-        features = F.silu(self(videos))
-        losses = [F.cross_entropy(head(features).float(), labels[:, i]) for i, head in enumerate(self.heads.values())]
-        return torch.stack(losses).mean()
 
     @torch.no_grad()
     def features_of(self, videos: list[np.ndarray]) -> np.ndarray:
@@ -114,18 +121,42 @@ def clear_scene(rng: np.random.Generator) -> world.Scene:
     return replace(scene, pace=float(rng.uniform(CLEAR_PACE, 1)), fps=world.USUAL_FPS)
 
 
+def heads(width: int) -> nn.ModuleDict:
+    """Return a linear classifier for every label."""
+    return nn.ModuleDict({name: nn.Linear(width, len(words)) for name, words in LABELS.items()})
+
+
 def run(training: Training) -> Judge:
-    """Train the judge; return it with averaged weights."""
+    """Train the judge, its frame reader first and by itself; return it with averaged weights."""
     torch.manual_seed(training.seed)
     judge = Judge().to(training.device)
+    reader = nn.ModuleDict({"frames": judge.frames, "heads": heads(VECTOR)}).to(training.device)
 
-    def loss(chance: Chance) -> Tensor:
-        scenes = [clear_scene(chance.numpy) for _ in range(CLIPS)]
-        labels = [[words.index(getattr(labelled(it), name)) for name, words in LABELS.items()] for it in scenes]
-        videos = torch.stack([_to_tensor(world.draw(it)) for it in scenes])
-        return judge.loss(_worn(videos, chance).to(training.device), torch.tensor(labels, device=training.device))
+    def draw(chance: Chance, count: int, times: int) -> tuple[Tensor, dict[str, Tensor]]:
+        scenes = [clear_scene(chance.numpy) for _ in range(count)]
+        moments = np.linspace(0, 1, world.FRAMES)
+        first = chance.numpy.integers(world.FRAMES - times + 1)
+        videos = torch.stack([_to_tensor(world.draw(it, moments[first : first + times])) for it in scenes])
+        labels = {
+            name: torch.tensor([words.index(getattr(labelled(it), name)) for it in scenes], device=training.device)
+            for name, words in LABELS.items()
+        }
+        return _worn(videos, chance).to(training.device), labels
 
-    train(Stage("judge", judge, loss, 2e-3), training, 1.0)
+    def loss(features: Tensor, judges: nn.ModuleDict, labels: dict[str, Tensor], names: tuple[str, ...]) -> Tensor:
+        return torch.stack([F.cross_entropy(judges[name](features).float(), labels[name]) for name in names]).mean()
+
+    def frame_loss(chance: Chance) -> Tensor:
+        frames, labels = draw(chance, FRAMES, 1)
+        return loss(judge.frames(frames[:, 0]), reader["heads"], labels, ("shape", "colour", "background"))
+
+    def clip_loss(chance: Chance) -> Tensor:
+        videos, labels = draw(chance, CLIPS, world.FRAMES)
+        return loss(F.silu(judge(videos)), judge.heads, labels, tuple(LABELS))
+
+    share = 0.0 if (training.work / "clips.pt").exists() else SHARES["frames"]
+    train(Stage("frames", reader, frame_loss, 2e-3), training, share)
+    train(Stage("clips", judge, clip_loss, 1e-3), training, SHARES["clips"])
     return judge.cpu()
 
 

@@ -7,11 +7,11 @@ is the highest of its groups, its work is the sum over them. Nothing is run, so 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .cost_table import Table
 from .executor import Group, group_stages
-from .measuring import INSIDE, NATURAL, PACKED, Table, Work
+from .measuring import INSIDE, NATURAL, PACKED, Sample, Value, Work
 from .plan import BlockSlicing
 from .program import Axis
 from .slicing import bounds
@@ -19,49 +19,71 @@ from .slicing import bounds
 
 @dataclass(frozen=True)
 class GroupCost:
-    """One group of stages: the most that is alive while it runs, in bytes, and what there is to do."""
+    """One group of stages.
+
+    peak_bytes: the most that is alive while it runs. largest_convolution_bytes: as in Sample.
+    """
 
     group: Group
     peak_bytes: float
+    largest_convolution_bytes: float
     work: Work
 
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """One call of a network under one slicing. peak_bytes: of activations, without weights and arguments."""
+    """One call of a network under one slicing. Bytes are of activations, without weights and arguments.
 
-    peak_bytes: int
+    held_bytes: what is alive around every group, to be added to its peak. head_bytes: the peak before the first.
+    """
+
+    held_bytes: float
+    head_bytes: float
     work: Work
     groups: tuple[GroupCost, ...]
 
+    @property
+    def peak_bytes(self) -> int:
+        return round(max(self.head_bytes, self.held_bytes + max(group.peak_bytes for group in self.groups)))
 
-def compose(table: Table, slicing: BlockSlicing, kept: Iterable[str] = ()) -> NetworkCost:
+    def peak_with_workspace(self, share: float) -> tuple[int, int]:
+        """Activations and workspace at the worst moment of both.
+
+        share: of what the largest convolution reads and writes, that a library takes as its workspace.
+        """
+        worst = max(self.groups, key=lambda group: group.peak_bytes + share * group.largest_convolution_bytes)
+        inside = round(self.held_bytes + worst.peak_bytes), round(share * worst.largest_convolution_bytes)
+        return max(inside, (round(self.head_bytes), 0), key=sum)
+
+
+def compose(table: Table, slicing: BlockSlicing, *, keep: str | None = None, given: str | None = None) -> NetworkCost:
     """One call with all samples of the batch together.
 
-    kept: values bound from outside, as on a step that reuses a feature; they are not counted.
+    keep: a value that outlives the call, which reads it last. given: a value bound from outside and not counted,
+    as on a step that reuses it.
     """
-    program = table.program.bind(kept) if kept else table.program
+    program = table.program.bind([given]) if given else table.program
     held = _Held(table, program.inputs)
-    groups = tuple(held.run(group) for group in group_stages(program, slicing))
-    peak = table.held_bytes + max(cost.peak_bytes for cost in groups)
+    groups = tuple(held.run(group) for group in group_stages(replace(program, kept=keep), slicing))
     work = sum((cost.work for cost in groups), table.head.work)
-    return NetworkCost(round(max(peak, table.head.peak_bytes)), work, groups)
+    return NetworkCost(table.held_bytes, table.head.peak_bytes, work, groups)
 
 
-def compose_apart(together: Table, sample: Table, slicing: BlockSlicing, kept: Iterable[str] = ()) -> NetworkCost:
+def compose_apart(
+    together: Table, sample: Table, slicing: BlockSlicing, *, keep: str | None = None, given: str | None = None
+) -> NetworkCost:
     """One call with the samples one after the other.
 
     together: of the whole batch, whose embeddings and result are held; sample: of one sample.
     """
     if together.batch == 1:
-        return compose(together, slicing, kept)
-    cost = compose(sample, slicing, kept)
-    inside = max(group.peak_bytes for group in cost.groups)
-    # The result of the first sample is held until that of the second replaces it.
-    peak = together.held_bytes + together.output_bytes + sample.output_bytes + inside
+        return compose(together, slicing, keep=keep, given=given)
+    cost = compose(sample, slicing, keep=keep, given=given)
+    # The result of the first sample is held until that of the second replaces it, and so is what it keeps.
+    held = together.held_bytes + together.output_bytes + sample.output_bytes
+    held += sample.values[keep].nbytes * (together.batch - 1) if keep else 0
     each = sum((group.work for group in cost.groups), Work())
-    work = together.head.work + each * together.batch
-    return NetworkCost(round(max(peak, together.head.peak_bytes)), work, cost.groups)
+    return NetworkCost(held, together.head.peak_bytes, together.head.work + each * together.batch, cost.groups)
 
 
 @dataclass
@@ -93,16 +115,17 @@ class _Held:
     def _run_whole(self, group: Group) -> GroupCost:
         last = {name: index for index, stage in enumerate(group.stages) for name in stage.reads}
         keep = set(group.writes) | {name for name in group.reads if name not in group.dead}
-        peak, work = 0.0, Work()
+        peak, convolution, work = 0.0, 0.0, Work()
         for index, stage in enumerate(group.stages):
             sample = self.table.whole(stage, tuple(self.values[name].packed for name in stage.reads))
             peak = max(peak, self.live_bytes + sample.peak_bytes)
+            convolution = max(convolution, sample.largest_convolution_bytes)
             work += sample.work
             self.values[stage.name] = _State(sample.kept_bytes, self.table.values[stage.name].is_packed, False)
             for name in stage.reads:
                 if last[name] == index and name not in keep:
                     self.values.pop(name, None)
-        return GroupCost(group, peak, work)
+        return GroupCost(group, peak, convolution, work)
 
     def _run_sliced(self, group: Group, sizes: Counter[int]) -> GroupCost:
         table = self.table
@@ -114,38 +137,41 @@ class _Held:
             peak, work = live + moments.peak_bytes, moments.work
             live += moments.kept_bytes
         slices = {size: self._slice(group, size) for size in sizes}
-        for size, (_, _, effort) in slices.items():
-            work += effort * sizes[size]
+        for size, one in slices.items():
+            work += one.work * sizes[size]
 
         reused = self._reuse(group)
         outputs = {name: table.values[name].nbytes for name in group.writes}
         new = sum(size for name, size in outputs.items() if name not in reused)
         smallest, largest = min(sizes), max(sizes)  # the smaller slices come first
-        first_peak, written, _ = slices[smallest]
-        peak = max(peak, live + first_peak, live + written + new, live + new + slices[largest][0])
+        first = slices[smallest]
+        peak = max(
+            peak, live + first.peak_bytes, live + first.kept_bytes + new, live + new + slices[largest].peak_bytes
+        )
         work += Work(0, 0, 2 * sum(outputs.values()), sizes.total() * len(outputs))
 
         for name in group.dead:
             del self.values[name]
         for name, size in outputs.items():
             self.values[name] = _State(size, True, True)
-        return GroupCost(group, peak, work)
+        return GroupCost(group, peak, slices[largest].largest_convolution_bytes, work)
 
-    def _slice(self, group: Group, size: int) -> tuple[float, float, Work]:
-        """One slice through all stages: the most it has alive, what it holds at the end, and its work."""
+    def _slice(self, group: Group, size: int) -> Sample:
+        """One slice through all stages."""
         last = {name: index for index, stage in enumerate(group.stages) for name in stage.reads}
         local: dict[str, float] = {}
-        peak, work = 0.0, Work()
+        peak, convolution, work = 0.0, 0.0, Work()
         for index, stage in enumerate(group.stages):
             tags = "".join(INSIDE if n in local else PACKED if self.values[n].packed else NATURAL for n in stage.reads)
             sample = self.table.slice(stage, tags, size)
             peak = max(peak, sum(local.values()) + sample.peak_bytes)
+            convolution = max(convolution, sample.largest_convolution_bytes)
             work += sample.work
             local[stage.name] = sample.kept_bytes
             for name in stage.reads:
                 if last[name] == index and name not in group.writes:
                     local.pop(name, None)
-        return peak, sum(local.values()), work
+        return Sample(peak, sum(local.values()), convolution, work)
 
     def _reuse(self, group: Group) -> set[str]:
         """Which outputs are written over a dead input of the executor's own."""
@@ -160,7 +186,7 @@ class _Held:
         return reused
 
 
-def _fits(axis: Axis, value: object, other: object) -> bool:
+def _fits(axis: Axis, value: Value, other: Value) -> bool:
     """As the executor compares slices: over rows, or pixels, the rest of the shape must agree."""
     if axis is Axis.FRAMES or len(value.shape) == 3 or len(other.shape) == 3:
         return value.shape == other.shape

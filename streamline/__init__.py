@@ -7,12 +7,16 @@ logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
 from .apply import Applied, apply, is_applied  # noqa: E402
 from .catalog import MODELS, Model, load  # noqa: E402
-from .errors import InputError, ModelError, OutOfMemory, PlanError, StreamlineError, UnsupportedError  # noqa: E402
+from .device import Device  # noqa: E402
+from .errors import DeviceError, InputError, ModelError, OutOfMemory, PlanError, StreamlineError, UnsupportedError  # noqa: E402
+from .hardware import detect  # noqa: E402
 from .job import Job  # noqa: E402
 from .live_tensors import LiveTensors  # noqa: E402
 from .naive import run_naive  # noqa: E402
 from .plan import Plan, Slicing  # noqa: E402
+from .rates import Rates  # noqa: E402
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
+from .sizes import parse_bytes  # noqa: E402
 from .tracing import Trace, trace  # noqa: E402
 from .video import contact_sheet, export  # noqa: E402
 
@@ -20,6 +24,8 @@ __all__ = [
     "MODELS",
     "Applied",
     "Decoding",
+    "Device",
+    "DeviceError",
     "Finished",
     "InputError",
     "Job",
@@ -29,6 +35,7 @@ __all__ = [
     "OutOfMemory",
     "Plan",
     "PlanError",
+    "Rates",
     "Result",
     "Slicing",
     "Started",
@@ -38,9 +45,11 @@ __all__ = [
     "UnsupportedError",
     "apply",
     "contact_sheet",
+    "detect",
     "export",
     "is_applied",
     "load",
+    "parse_bytes",
     "run",
     "run_naive",
     "trace",

@@ -27,6 +27,10 @@ class InputError(StreamlineError, ValueError):
     """A job's input (prompt, image, size, ...) cannot be used."""
 
 
+class DeviceError(StreamlineError, ValueError):
+    """A device is not here, or cannot be used as asked."""
+
+
 class OutOfMemory(StreamlineError, MemoryError):
     """This machine has less memory than was needed."""
 

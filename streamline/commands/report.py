@@ -10,6 +10,7 @@ from importlib.metadata import version
 from tqdm import tqdm
 
 from ..runner import Decoding, Event, Finished, Result, Started, Step
+from ..sizes import format_bytes
 
 
 class Progress:
@@ -36,13 +37,13 @@ class Progress:
                 self._bar = tqdm(total=total, desc="denoising", unit="step", file=sys.stderr)
             case Step():
                 self._bar.total = event.total
-                self._bar.set_postfix_str(f"peak {mebibytes(event.peak_bytes)}", refresh=False)
+                self._bar.set_postfix_str(f"peak {format_bytes(event.peak_bytes)}", refresh=False)
                 self._bar.update()
             case Decoding():
                 self._bar.set_description("decoding")
             case Finished():
                 self._bar.set_description("done")
-                self._bar.set_postfix_str(f"peak {mebibytes(event.peak_bytes)}")
+                self._bar.set_postfix_str(f"peak {format_bytes(event.peak_bytes)}")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -58,9 +59,5 @@ def versions() -> dict[str, str]:
 
 
 def took(result: Result) -> str:
-    weights = mebibytes(result.weights_bytes)
-    return f"{result.seconds:.1f} s, peak {mebibytes(result.peak_bytes)} of which {weights} are weights"
-
-
-def mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.{0 if size >= 2**30 else 1}f} MiB"
+    weights = format_bytes(result.weights_bytes)
+    return f"{result.seconds:.1f} s, peak {format_bytes(result.peak_bytes)} of which {weights} are weights"

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import types
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 from torch import nn
 
-from .measuring import NATURAL, PACKED, Probe, Sample, Value
+from .measuring import INSIDE, NATURAL, PACKED, Probe, Sample, Value
 from .program import Axis, Program, Stage
 
 
@@ -39,83 +40,95 @@ class Table:
         self._samples: dict[str, list[float]] = data.setdefault("samples", {})
         self._known: dict[tuple, Sample] = {}
         self._signatures = {stage.name: _signature(stage) for stage in program.stages}
-        layouts = data.setdefault("layouts", {})
-        if str(batch) not in layouts:
-            layouts[str(batch)] = self._survey()
-        layout = layouts[str(batch)]
-        self.values = {name: Value.from_list(value) for name, value in layout["values"].items()}
-        self.head = Sample.from_list(layout["head"])
+        self._layout: dict = data.setdefault("layouts", {}).setdefault(str(batch), {})
+        if "head" not in self._layout:
+            self._layout["head"] = self._open().head.to_list()
+            self.is_changed = True
+        self.head = Sample.from_list(self._layout["head"])
         self.held_bytes = self.head.kept_bytes
-        self.output_bytes = self.values[program.output].nbytes
+
+    @cached_property
+    def values(self) -> dict[str, Value]:
+        if "values" not in self._layout:
+            self._layout["values"] = {name: value.to_list() for name, value in self._survey().items()}
+            self.is_changed = True
+        return {name: Value.from_list(value) for name, value in self._layout["values"].items()}
+
+    @property
+    def output_bytes(self) -> int:
+        return self.values[self.program.output].nbytes
 
     def whole(self, stage: Stage, packed: tuple[bool, ...]) -> Sample:
         """A stage on whole values. packed: which of them were written by sliced groups."""
-        tags = "".join(
-            PACKED if p or self.values[n].is_packed else NATURAL for n, p in zip(stage.reads, packed, strict=True)
-        )
-        key = (stage.name, tags)
+        key = (stage.name, packed)
         if key not in self._known:
-            self._known[key] = self._recall(self._name(stage, "whole", tags), lambda probe: probe.whole(stage, tags))
+            reads = self._reads(stage)
+            tags = "".join(PACKED if p or value.is_packed else NATURAL for value, p in zip(reads, packed, strict=True))
+            self._known[key] = self._recall(
+                self._name(stage, reads, "whole", tags), lambda probe: probe.whole(stage.name, reads, tags)[1]
+            )
         return self._known[key]
 
     def slice(self, stage: Stage, tags: str, size: int) -> Sample:
         """A stage on a slice of `size` elements of its axis.
 
-        tags: for each value read, whether it was made within the slice (i), or is cut from a whole value that
-        lies packed in memory (p) or as the unsliced network leaves it (n).
+        tags: for each value read INSIDE, PACKED or NATURAL.
         """
         key = (stage.name, tags, size)
         if key not in self._known:
-            self._known[key] = self._line(stage, self._plain(stage, tags), size)
+            reads = self._reads(stage)
+            # Of these layouts, some are the same: a slice of the rows of a packed value is packed by itself.
+            alike = (NATURAL, INSIDE) if stage.axis is Axis.FRAMES else (NATURAL,)
+            pairs = zip(reads, tags, strict=True)
+            tags = "".join(PACKED if tag in alike and value.is_packed else tag for value, tag in pairs)
+            low, high = ends = self._ends(stage, size)
+            first, last = (
+                self._recall(
+                    self._name(stage, reads, f"slice {end}", tags),
+                    lambda probe, end=end: probe.slice(stage.name, reads, tags, end),
+                )
+                for end in ends
+            )
+            self._known[key] = first if low == high else first.between(last, (size - low) / (high - low))
         return self._known[key]
 
     def norm(self, stage: Stage, packed: bool, slices: int) -> Sample:
-        """Taking the moments of what a stage normalises, so many rows at a time."""
-        rows = self.values[stage.reads[0]].shape[0]
-        slices = min(slices, rows)
-        key = (stage.name, "norm", packed, slices)
+        """Taking the moments of what a stage normalises, in so many slices of rows."""
+        value = self.values[stage.reads[0]]
+        rows = value.shape[0]
+        key = (stage.name, "norm", packed, min(slices, rows))
         if key not in self._known:
-            packed = packed or self.values[stage.reads[0]].is_packed
+            tag = PACKED if packed or value.is_packed else NATURAL
             low, high = min(2, rows), min(8, rows)
             few, many = (
-                self._recall(self._name(stage, f"norm {count}", PACKED if packed else NATURAL),
-                             lambda probe, count=count: probe.norm(stage, packed, count))
+                self._recall(
+                    self._name(stage, [value], f"norm {count}", tag),
+                    lambda probe, count=count: probe.norm(stage.name, value, tag, count),
+                )
                 for count in (low, high)
-            )  # fmt: skip
-            self._known[key] = _by_chunks(few, many, low, high, rows, slices)
+            )
+            self._known[key] = _by_chunks(few, many, low, high, rows, min(slices, rows))
         return self._known[key]
 
-    def _plain(self, stage: Stage, tags: str) -> str:
-        """Tags of the same tensors fewer kinds: a slice of rows of a packed value is packed too."""
-        if stage.axis is not Axis.FRAMES:
-            return "".join(
-                PACKED if tag == NATURAL and self.values[name].is_packed else tag
-                for name, tag in zip(stage.reads, tags, strict=True)
-            )
-        return "".join(
-            PACKED if tag != PACKED and self.values[name].is_packed else tag
-            for name, tag in zip(stage.reads, tags, strict=True)
-        )
-
-    def _line(self, stage: Stage, tags: str, size: int) -> Sample:
-        full = self.values[stage.reads[0]].extent(stage.axis)
-        if stage.axis is Axis.FRAMES:
-            # One row is a case of its own: its place in memory is any layout's.
-            ends = (1, 1) if size == 1 else (2, max(3, full // 2))
+    def _ends(self, stage: Stage, size: int) -> tuple[int, int]:
+        """The measured slice sizes that another one is read off from; twice the same if it is measured itself."""
+        if stage.axis is Axis.PIXELS:
+            pixels = self.values[stage.reads[0]].extent(stage.axis)
+            ends = (max(1, pixels // 32), max(2, pixels // 2))
         else:
-            ends = (max(1, full // 32), max(2, full // 2))
-        ends = (size, size) if size in ends else ends
-        low, high = (
-            self._recall(self._name(stage, f"slice {end}", tags), lambda probe, end=end: probe.slice(stage, tags, end))
-            for end in ends
-        )
-        return low if ends[0] == ends[1] else low.between(high, (size - ends[0]) / (ends[1] - ends[0]))
+            ends = (2, max(3, self.frames // 2))
+        # One row is a case of its own: it is packed, whatever the layout it is cut from.
+        is_measured = size in ends or (size == 1 and stage.axis is Axis.FRAMES)
+        return (size, size) if is_measured else ends
 
-    def _name(self, stage: Stage, kind: str, tags: str) -> str:
-        """What the sample depends on, written out: shapes are those of what the stage reads."""
+    def _reads(self, stage: Stage) -> list[Value]:
+        return [self.values[name] for name in stage.reads]
+
+    def _name(self, stage: Stage, reads: list[Value], kind: str, tags: str) -> str:
+        """What the sample depends on, written out."""
         rows = f" {self.batch}x{self.frames}" if stage.axis is Axis.PIXELS or kind == "whole" else ""
-        reads = " ".join(f"{v.dtype}{v.shape[1:]}{v.order}" for v in map(self.values.__getitem__, stage.reads))
-        return f"{self._signatures[stage.name]} {kind}{rows} {tags} {reads}"
+        layouts = " ".join(f"{value.dtype}{value.shape[1:]}{value.order}" for value in reads)
+        return f"{self._signatures[stage.name]} {kind}{rows} {tags} {layouts}"
 
     def _recall(self, name: str, take: Callable[[Probe], Sample]) -> Sample:
         if name not in self._samples:
@@ -126,23 +139,22 @@ class Table:
     def _open(self) -> Probe:
         if self._probe is None:
             self._probe = self._open_probe()
-            self._probe.values = getattr(self, "values", self._probe.values)
         return self._probe
 
-    def _survey(self) -> dict:
+    def _survey(self) -> dict[str, Value]:
         """Run the whole network once, to learn the layout of every value."""
         probe = self._open()
-        self.values = probe.values = dict(probe.inputs)
+        values = dict(probe.inputs)
         seen: dict[str, Value] = {}
         for stage in self.program.stages:
-            tags = "".join(PACKED if self.values[name].is_packed else NATURAL for name in stage.reads)
-            name = self._name(stage, "whole", tags)
+            reads = [values[name] for name in stage.reads]
+            tags = "".join(PACKED if value.is_packed else NATURAL for value in reads)
+            name = self._name(stage, reads, "whole", tags)
             if name not in seen:
-                seen[name], sample = probe.survey(stage, tags)
+                seen[name], sample = probe.whole(stage.name, reads, tags)
                 self._samples[name] = sample.to_list()
-            self.values[stage.name] = seen[name]
-        self.is_changed = True
-        return {"values": {name: value.to_list() for name, value in self.values.items()}, "head": probe.head.to_list()}
+            values[stage.name] = seen[name]
+        return values
 
 
 def _by_chunks(few: Sample, many: Sample, low: int, high: int, rows: int, slices: int) -> Sample:

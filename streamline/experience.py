@@ -17,6 +17,7 @@ import torch
 
 from .cache import cache_folder, read_json, write_json
 from .device import Device
+from .job import Job
 from .plan import Plan
 
 KEPT = 64  # receipts of one stage, the latest
@@ -62,6 +63,12 @@ class Correction:
 
 
 NO_CORRECTION = Correction()
+
+
+def subject_key(description: str, job: Job) -> str:
+    """Names a model and a job: of the job, what its cost depends on."""
+    size = [job.height, job.width, job.num_frames, job.num_inference_steps, job.guidance_scale]
+    return hashlib.sha256(json.dumps([description, size]).encode()).hexdigest()[:16]
 
 
 def run_key(subject: str, plan: Plan) -> str:

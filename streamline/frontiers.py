@@ -125,7 +125,7 @@ def _levels(
         fitting = [level for level, peak in enumerate(highest) if peak <= limit]
         levels[slot] = min(
             fitting or range(len(COUNTS)),
-            key=lambda level: (total[level] if fitting else highest[level], level),  # noqa: B023
+            key=lambda level: (total[level] if fitting else highest[level], level),
         )
     return levels
 
@@ -138,7 +138,9 @@ def _refine(
     for index in too_large:
         for slot in slots[index]:
             better = [
-                level for level in range(levels[slot] + 1, len(COUNTS)) if peaks[level][index] < peaks[levels[slot]][index]
+                level
+                for level in range(levels[slot] + 1, len(COUNTS))
+                if peaks[level][index] < peaks[levels[slot]][index]
             ]
             if better:
                 finer[slot] = max(finer[slot], better[0])

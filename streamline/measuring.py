@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import TypeVar
@@ -16,7 +17,7 @@ from .conditions import Conditions
 from .live_tensors import LiveTensors
 from .moments import AppliedNorm, measure
 from .networks import family_of
-from .program import Axis, Stage
+from .program import Axis
 from .slicing import cut, unslice, whole
 
 T = TypeVar("T")
@@ -177,15 +178,13 @@ class WorkCounter(TorchDispatchMode):
 class Probe:
     """A network on fake tensors, whose stages can be run one by one.
 
-    values: layouts of the values that stages read; whoever asks for samples fills it in.
-    inputs: layouts of what goes into the program. held_bytes: what the network's forward holds while the program
-    runs, its arguments not counted. head: what it does before.
+    inputs: layouts of what goes into its program. head: what the network's forward does before the program runs,
+    and as kept_bytes what it holds meanwhile, its arguments not counted.
     """
 
     def __init__(self, network: nn.Module, arguments: dict) -> None:
-        """arguments: of one call. Both made in one FakeTensorMode."""
+        """arguments: of one call. Both are made in one FakeTensorMode."""
         self._mode = next(network.parameters()).fake_mode
-        self.values: dict[str, Value] = {}
         family = family_of(network)
         memory, counter = LiveTensors([network]), WorkCounter()
 
@@ -196,54 +195,50 @@ class Probe:
 
         with self._mode, torch.no_grad():
             self._stages = {stage.name: stage for stage in family.lower(network).stages}
-            try:
-                with memory, counter:
-                    family.forward(network, stop, **arguments)
-            except _Reached:
-                pass
+            with contextlib.suppress(_Reached), memory, counter:
+                family.forward(network, stop, **arguments)
 
-    def survey(self, stage: Stage, tags: str) -> tuple[Value, Sample]:
-        result, sample = self._whole(stage, tags)
-        return Value.of(result), sample
-
-    def whole(self, stage: Stage, tags: str) -> Sample:
-        return self._whole(stage, tags)[1]
-
-    def _whole(self, stage: Stage, tags: str) -> tuple[Tensor, Sample]:
-        stage = self._stages[stage.name]
+    def whole(self, name: str, reads: list[Value], tags: str) -> tuple[Value, Sample]:
+        """A stage on whole values, and the layout of what it writes."""
+        stage = self._stages[name]
         with self._mode:
-            values = [self._value(name, tag) for name, tag in zip(stage.reads, tags, strict=True)]
+            values = [_laid_out(value, tag).empty() for value, tag in zip(reads, tags, strict=True)]
             norm = () if stage.norm is None else (stage.norm,)
             slices = [whole(stage.axis, value) for value in values]
-            return metered(lambda: unslice(stage.axis, stage.run(*norm, self._conditions, *slices), values[0]))
+            result, sample = metered(
+                lambda: unslice(stage.axis, stage.run(*norm, self._conditions, *slices), values[0])
+            )
+            return Value.of(result), sample
 
-    def slice(self, stage: Stage, tags: str, size: int) -> Sample:
-        stage = self._stages[stage.name]
+    def slice(self, name: str, reads: list[Value], tags: str, size: int) -> Sample:
+        """A stage on a slice of `size` elements of its axis."""
+        stage = self._stages[name]
         with self._mode:
-            slices = []
-            for name, tag in zip(stage.reads, tags, strict=True):
-                if tag == INSIDE:
-                    slices.append(self.values[name].piece(stage.axis, size).empty())
-                else:
-                    slices.append(cut(stage.axis, self._value(name, tag), 0, size))
+            slices = [
+                value.piece(stage.axis, size).empty()
+                if tag == INSIDE
+                else cut(stage.axis, _laid_out(value, tag).empty(), 0, size)
+                for value, tag in zip(reads, tags, strict=True)
+            ]
             norm = () if stage.norm is None else (self._applied(stage.norm),)
             conditions = self._conditions.slice_rows(0, size) if stage.axis is Axis.FRAMES else self._conditions
             return metered(lambda: stage.run(*norm, conditions, *slices))[1]
 
-    def norm(self, stage: Stage, packed: bool, slices: int) -> Sample:
-        stage = self._stages[stage.name]
+    def norm(self, name: str, value: Value, tag: str, slices: int) -> Sample:
+        """Taking the moments of what a stage normalises, in so many slices of rows."""
+        norm = self._stages[name].norm
         with self._mode:
-            value = self._value(stage.reads[0], PACKED if packed else NATURAL)
-            return metered(lambda: measure(stage.norm, value, self._conditions.batch, slices))[1]
-
-    def _value(self, name: str, tag: str) -> Tensor:
-        value = self.values[name]
-        return (value.packed() if tag == PACKED else value).empty()
+            images = _laid_out(value, tag).empty()
+            return metered(lambda: measure(norm, images, self._conditions.batch, slices))[1]
 
     def _applied(self, norm: nn.GroupNorm) -> AppliedNorm:
         dtype = torch.promote_types(next(norm.parameters()).dtype, torch.float32)
         moments = torch.empty(self._conditions.batch, norm.num_channels, 1, 1, 1, dtype=dtype)
         return AppliedNorm(moments, moments)
+
+
+def _laid_out(value: Value, tag: str) -> Value:
+    return value.packed() if tag == PACKED else value
 
 
 class _Reached(Exception):

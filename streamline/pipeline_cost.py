@@ -33,14 +33,11 @@ FLOAT32 = 4
 ANIMATEDIFF_CHUNK = 16  # frames that its pipeline decodes at a time
 VERSIONS = ("torch", "diffusers", "transformers")
 # What a sample depends on beside the network: the code that runs it and the code that measures it.
-SOURCES = sorted(
+SOURCES = [
     path
-    for name in (
-        "conditions", "cost", "cost_table", "executor", "frontiers", "live_tensors", "measuring", "moments",
-        "predicting", "program", "slicing",
-    )  # fmt: skip
-    for path in (Path(__file__).with_name(f"{name}.py"),)
-) + sorted((Path(__file__).parent / "families").glob("*.py"))
+    for path in (*Path(__file__).parent.glob("*.py"), *(Path(__file__).parent / "families").glob("*.py"))
+    if path.stem not in ("cli", "job", "runner", "video", "tuning", "planner", "prediction")
+]
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,8 @@ class PipelineCost:
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
         self._path = (folder or cache_folder()) / f"costs-{digest}.json"
         self._data = read_json(self._path) or {}
+        self._mode = FakeTensorMode()
+        self._networks: dict[tuple, nn.Module] = {}
         self._tables: list[Table] = []
         self._is_changed = False
 
@@ -178,32 +177,35 @@ class PipelineCost:
             write_json(self._path, self._data)
 
     def _table(self, part: str, batch: int, frames: int) -> Table:
-        network = self._meta(part)
-
         def open_probe() -> Probe:
-            with FakeTensorMode(), torch.no_grad():
-                real = self._built(part)
-                arguments = family_of(real).example(real, batch, frames, self.height, self.width)
-                if self.subject.kind == "animatediff" and part == "unet":
+            network = self._fake(part)
+            with self._mode, torch.no_grad():
+                arguments = family_of(network).example(network, batch, frames, self.height, self.width)
+                if "encoder_hidden_states" in arguments and self.subject.kind == "animatediff":
                     text = arguments["encoder_hidden_states"]
-                    arguments["encoder_hidden_states"] = text[:, :1].expand(-1, self.subject.tokens, -1).contiguous()
-                return Probe(real, cast_arguments(arguments, self.subject.dtype))
+                    arguments["encoder_hidden_states"] = text.new_zeros(len(text), self.subject.tokens, text.shape[2])
+                return Probe(network, cast_arguments(arguments, self.subject.dtype))
 
-        network = network.decoder if part == "vae" else network
+        network = _sliced(self._meta(part))
         data = self._data.setdefault(part, {})
         self._tables.append(Table(family_of(network).lower(network), batch, frames, open_probe, data))
         return self._tables[-1]
 
-    def _built(self, part: str) -> nn.Module:
-        network = self.subject.build(part)
-        cast(network, self.subject.dtype)
-        return network.decoder if part == "vae" else network
+    def _fake(self, part: str) -> nn.Module:
+        """What is sliced of a part, on fake tensors."""
+        return _sliced(self._built(part, self._mode))
 
     def _meta(self, part: str) -> nn.Module:
-        with torch.device("meta"):
-            network = self.subject.build(part)
-            cast(network, self.subject.dtype)
-        return network
+        """The whole part on the meta device, which is made faster but takes other paths through some operators."""
+        return self._built(part, torch.device("meta"))
+
+    def _built(self, part: str, where: FakeTensorMode | torch.device) -> nn.Module:
+        if (part, where) not in self._networks:
+            with torch.no_grad(), where:
+                network = self.subject.build(part)
+                cast(network, self.subject.dtype)
+            self._networks[part, where] = network
+        return self._networks[part, where]
 
     def _encoder(
         self, part: str, example: Callable[[], Tensor], child: str | None = None, dtype: torch.dtype | None = None
@@ -220,12 +222,17 @@ class PipelineCost:
         return Sample.from_list(samples[part])
 
 
+def _sliced(network: nn.Module) -> nn.Module:
+    """Of an autoencoder, the decoder."""
+    return getattr(network, "decoder", network)
+
+
 def _versions() -> dict[str, str]:
     return {package: version(package) for package in VERSIONS}
 
 
 def _sources() -> str:
-    return hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCES))).hexdigest()
 
 
 def export_work(job: Job) -> Work:

@@ -23,6 +23,7 @@ from .sizes import format_bytes
 
 Quality = Literal["exact", "balanced", "fast"]
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
+CLOSE_ENOUGH = 0.005  # a plan this much slower than the fastest is taken if it is smaller: models err by more
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,14 @@ def choose(costs: PipelineCost, place: Place, budget_bytes: int, quality: Qualit
         raise BudgetError(
             f"{_job(costs)} needs at least {format_up(smallest.peak_bytes)} ({worst.name} is the tightest stage), "
             f"more than the budget of {format_bytes(budget_bytes)}.",
-            smallest_bytes=smallest.peak_bytes,
+            known[-1],
         )
-    best = fitting[0]
-    plan = replace(best.plan, budget_bytes=budget_bytes, reasons=tuple(_reasons(best, known, costs, place, budget_bytes)))
+    # Still never slower with a larger budget: the fastest only gets faster, and of two plans the smaller is slower.
+    close = fitting[0].prediction.seconds * (1 + CLOSE_ENOUGH)
+    best = [one for one in fitting if one.prediction.seconds <= close][-1]
+    plan = replace(
+        best.plan, budget_bytes=budget_bytes, reasons=tuple(_reasons(best, known, costs, place, budget_bytes))
+    )
     return Candidate(plan, best.prediction)
 
 
@@ -146,13 +151,15 @@ def _reasons(
     plan, prediction = best.plan, best.prediction
     worst = max(prediction.stages, key=lambda stage: stage.peak_bytes)
     yield (
-        f"budget: the fastest of {len(known)} plans within {format_bytes(budget)}; "
-        f"its peak is {format_bytes(prediction.peak_bytes)}, in {worst.name}."
+        f"budget: of {len(known)} plans, the smallest within {CLOSE_ENOUGH:.1%} of the fastest that keeps to "
+        f"{format_bytes(budget)}; its peak is {format_bytes(prediction.peak_bytes)}, in {worst.name}."
     )
-    faster = known[known.index(best) - 1] if known.index(best) else None
-    if faster is not None:
-        gain = prediction.seconds - faster.prediction.seconds
-        yield f"budget: the next faster plan saves {gain:.1f} s and needs {format_up(faster.prediction.peak_bytes)}."
+    if known[0] is not best:
+        gain = prediction.seconds - known[0].prediction.seconds
+        yield (
+            f"budget: the fastest plan of all would save {gain:.1f} s and needs "
+            f"{format_up(known[0].prediction.peak_bytes)}."
+        )
     yield from _slicing_reasons("denoiser", plan.denoiser, prediction)
     yield from _slicing_reasons("decoder", plan.decoder, prediction)
     yield "group length: no limit, for a slice carried further keeps fewer whole values alive and costs nothing."
@@ -171,7 +178,7 @@ def _reasons(
     elif plan.residency == "all":
         yield "residency: all networks stay on the device, which saves moving them and fits."
     else:
-        yield "residency: each network is on the device for its stage only; all together would leave too little room."
+        yield "residency: each network is on the device for its stage only: a lower peak for little time."
     if plan.rehash is None:
         yield "rehash: none, so every step is computed in full and the result is exact."
     else:

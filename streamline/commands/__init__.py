@@ -3,8 +3,8 @@
 A command is run with the options it was given and returns what to print on stdout.
 """
 
-from . import compare, devices, generate, models, trace
+from . import compare, devices, frontier, generate, models, plan, trace
 
-COMMANDS = (generate, compare, models, trace, devices)
+COMMANDS = (generate, compare, plan, frontier, models, trace, devices)
 
 __all__ = ["COMMANDS"]

@@ -167,7 +167,7 @@ def run(
         seconds = time.perf_counter() - started
         _, peak_bytes = memory.read()
     if plan is not None:
-        keep_receipt(pipe, job, plan, tuple(steps), decode_seconds, peak_bytes)
+        keep_receipt(pipe, job, plan, tuple(steps), decode_seconds, peak_bytes, limit is not None)
     emit(Finished(seconds, peak_bytes))
     return Result(
         frames=tuple(output.frames[0]),

@@ -6,20 +6,39 @@ import logging
 logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
 from .apply import Applied, apply, is_applied  # noqa: E402
+from .cards import emulate  # noqa: E402
 from .catalog import MODELS, Model, load  # noqa: E402
-from .errors import InputError, ModelError, OutOfMemory, PlanError, StreamlineError, UnsupportedError  # noqa: E402
+from .device import Device  # noqa: E402
+from .errors import (  # noqa: E402
+    BudgetError,
+    DeviceError,
+    InputError,
+    ModelError,
+    OutOfMemory,
+    PlanError,
+    StreamlineError,
+    UnsupportedError,
+)
+from .hardware import detect  # noqa: E402
 from .job import Job  # noqa: E402
 from .live_tensors import LiveTensors  # noqa: E402
 from .naive import run_naive  # noqa: E402
-from .plan import Plan, Slicing  # noqa: E402
+from .plan import Plan, Rehash, Slicing  # noqa: E402
+from .prediction import Prediction, StagePrediction  # noqa: E402
+from .rates import Rates  # noqa: E402
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
+from .sizes import parse_bytes  # noqa: E402
 from .tracing import Trace, trace  # noqa: E402
+from .tuning import frontier, predict, tune  # noqa: E402
 from .video import contact_sheet, export  # noqa: E402
 
 __all__ = [
     "MODELS",
     "Applied",
+    "BudgetError",
     "Decoding",
+    "Device",
+    "DeviceError",
     "Finished",
     "InputError",
     "Job",
@@ -29,8 +48,12 @@ __all__ = [
     "OutOfMemory",
     "Plan",
     "PlanError",
+    "Prediction",
+    "Rates",
+    "Rehash",
     "Result",
     "Slicing",
+    "StagePrediction",
     "Started",
     "Step",
     "StreamlineError",
@@ -38,10 +61,16 @@ __all__ = [
     "UnsupportedError",
     "apply",
     "contact_sheet",
+    "detect",
+    "emulate",
     "export",
+    "frontier",
     "is_applied",
     "load",
+    "parse_bytes",
+    "predict",
     "run",
     "run_naive",
     "trace",
+    "tune",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from .errors import UnsupportedError
 from .executor import Executor
 from .networks import family_of
 from .plan import BlockSlicing, Plan
+from .rehash import Memory
+from .residency import weights_by_stages
 
 PIPELINES = (
     StableVideoDiffusionPipeline,
@@ -46,16 +49,23 @@ class Applied:
     def __init__(self, pipe: DiffusionPipeline, plan: Plan) -> None:
         self.pipe = pipe
         self.plan = plan
-        slicings = (plan.denoiser, plan.decoder)
-        self._forwards = [
-            _Forward(network, slicing, apart=plan.guidance == "apart")
-            for network, slicing in zip(_networks(pipe), slicings, strict=True)
-        ]
+        denoiser, decoder = _networks(pipe)
+        apart = plan.guidance == "apart"
+        memory = None if plan.rehash is None else Memory(plan.rehash)
+        with contextlib.ExitStack() as stack:
+            stack.callback(_Forward(denoiser, plan.denoiser, apart=apart, memory=memory).remove)
+            stack.callback(_Forward(decoder, plan.decoder, apart=apart).remove)
+            if memory is not None:  # by the time of decoding its features only take room
+                hook = decoder.register_forward_pre_hook(lambda *_: memory.forget())
+                stack.callback(hook.remove)
+                stack.callback(memory.forget)
+            if plan.residency == "stages":
+                stack.enter_context(weights_by_stages(pipe))
+            self._undo = stack.pop_all()
 
     def restore(self) -> None:
         """Give the pipeline its own forwards back; calling it again does nothing."""
-        while self._forwards:
-            self._forwards.pop().remove()
+        self._undo.close()
 
     def __enter__(self) -> Applied:
         return self
@@ -89,16 +99,28 @@ def is_applied(pipe: DiffusionPipeline) -> bool:
     return any(isinstance(vars(part).get(_slot(part)), _Forward) for part in _networks(pipe))
 
 
-def run_network(network: nn.Module, slicing: BlockSlicing, apart: bool, *args: object, **kwargs: object) -> object:
+def run_network(
+    network: nn.Module,
+    slicing: BlockSlicing,
+    apart: bool,
+    *args: object,
+    memory: Memory | None = None,
+    **kwargs: object,
+) -> object:
     """What the network's own forward does, by a plan. Lowered at every call, so it follows every change made since.
 
+    memory: of the steps before, for a plan with a rehash.
     Raises UnsupportedError, naming the obstacle, if the network cannot be run as a program as it stands.
     """
     family = family_of(network)
     _check_parts(network)
 
     def execute(values: dict[str, Tensor], conditions: Conditions) -> Tensor:
-        return Executor.prepare(family.lower(network), slicing, apart=apart)(values, conditions)
+        program = family.lower(network)
+        if memory is not None:
+            timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
+            return memory.execute(program, slicing, apart, float(timestep), values, conditions)
+        return Executor.prepare(program, slicing, apart=apart)(values, conditions)
 
     return family.forward(network, execute, *args, **kwargs)
 
@@ -174,10 +196,10 @@ class _Forward:
     Whoever still holds it after it was removed gets the network's own forward.
     """
 
-    def __init__(self, network: nn.Module, slicing: BlockSlicing, *, apart: bool) -> None:
+    def __init__(self, network: nn.Module, slicing: BlockSlicing, *, apart: bool, memory: Memory | None = None) -> None:
         self._network = network
         self._before = vars(network).get(_slot(network))
-        self._run = functools.partial(run_network, network, slicing, apart)
+        self._run = functools.partial(run_network, network, slicing, apart, memory=memory)
         functools.update_wrapper(self, type(network).forward.__get__(network))
         vars(network)[_slot(network)] = self
 

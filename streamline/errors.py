@@ -3,8 +3,12 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from .planner import Candidate
 
 
 class StreamlineError(Exception):
@@ -27,8 +31,29 @@ class InputError(StreamlineError, ValueError):
     """A job's input (prompt, image, size, ...) cannot be used."""
 
 
+class DeviceError(StreamlineError, ValueError):
+    """A device is not here, or cannot be used as asked."""
+
+
 class OutOfMemory(StreamlineError, MemoryError):
     """This machine has less memory than was needed."""
+
+
+class BudgetError(StreamlineError):
+    """No plan does a job within a budget.
+
+    smallest: the plan that needs least, with its prediction. smallest_bytes: the smallest budget that would do.
+    alternatives: jobs near it that fit, each with its prediction.
+    """
+
+    def __init__(self, sentence: str, smallest: "Candidate", alternatives: tuple = ()) -> None:
+        super().__init__(sentence)
+        self.smallest = smallest
+        self.alternatives = alternatives
+
+    @property
+    def smallest_bytes(self) -> int:
+        return self.smallest.prediction.peak_bytes
 
 
 @contextmanager

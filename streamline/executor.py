@@ -78,32 +78,46 @@ class Executor:
     """A program ready to run under one slicing.
 
     apart: run the samples of the batch one after the other; they never look at each other.
+    bound: the input of the program that is a feature kept by another run, if there is one.
     """
 
     program: Program
     groups: tuple[Group, ...]
     apart: bool
+    bound: str | None = None
 
     @classmethod
-    def prepare(cls, program: Program, blocks: BlockSlicing, *, apart: bool = False) -> Executor:
-        return cls(program, group_stages(program, blocks), apart)
+    def prepare(
+        cls, program: Program, blocks: BlockSlicing, *, apart: bool = False, bound: str | None = None
+    ) -> Executor:
+        return cls(program, group_stages(program, blocks), apart, bound)
 
-    def __call__(self, values: dict[str, Tensor], conditions: Conditions) -> Tensor:
-        """Run the program on its inputs, each (batch x frames, ...), and return its output, likewise."""
+    def __call__(
+        self, values: dict[str, Tensor], conditions: Conditions, features: list[Tensor] | None = None
+    ) -> Tensor:
+        """Run the program on its inputs, each (batch x frames, ...), and return its output, likewise.
+
+        features: what the program keeps is added here, and what is bound is taken from here: one value for all
+        samples together, or one for each apart.
+        """
         if not self.apart or conditions.batch == 1:
-            return self._run(values, conditions)
+            return self._run(values, conditions, features, 0)
         output = None
         for index in range(conditions.batch):
             start, stop = index * conditions.frames, (index + 1) * conditions.frames
             sample = {name: value[start:stop] for name, value in values.items()}
-            result = self._run(sample, conditions.sample(index))
+            result = self._run(sample, conditions.sample(index), features, index)
             if output is None:
                 output = empty_for(Axis.FRAMES, result, like=next(iter(values.values())))
             output[start:stop].copy_(result)
         return output
 
-    def _run(self, inputs: dict[str, Tensor], conditions: Conditions) -> Tensor:
+    def _run(
+        self, inputs: dict[str, Tensor], conditions: Conditions, features: list[Tensor] | None, index: int
+    ) -> Tensor:
         values = dict(inputs)
+        if self.bound is not None:
+            values[self.bound] = features[index]
         owned: set[str] = set()
         for group in self.groups:
             if _count(group, values) == 1:
@@ -111,6 +125,8 @@ class Executor:
             else:
                 _run_sliced(group, values, conditions, owned)
                 owned.update(group.writes)
+        if self.program.kept is not None:
+            features.append(values[self.program.kept])
         return values[self.program.output]
 
 

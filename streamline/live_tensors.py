@@ -16,6 +16,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .sizes import format_bytes
+
 
 @dataclass(eq=False)
 class LiveTensors:
@@ -25,6 +27,8 @@ class LiveTensors:
     live_bytes, peak_bytes: activations alive now, and at the worst moment.
     calls: operator calls that compute or move something; views are free and not counted.
     timeline: live bytes after every call, if asked for.
+    limit_bytes: for weights and activations together. The operator call that exceeds it, or entering with weights
+        that do, raises torch.OutOfMemoryError, as a GPU of that size would.
     """
 
     networks: Iterable[nn.Module] = ()
@@ -34,6 +38,7 @@ class LiveTensors:
     calls: int = 0
     weights_bytes: int = 0
     timeline: list[int] = field(default_factory=list)
+    limit_bytes: int | None = None
 
     def __post_init__(self) -> None:
         self._known: weakref.WeakSet = weakref.WeakSet()
@@ -46,6 +51,7 @@ class LiveTensors:
         self._mode = _Mode(self)
 
     def __enter__(self) -> LiveTensors:
+        self._check_limit()
         self._mode.__enter__()
         return self
 
@@ -68,6 +74,14 @@ class LiveTensors:
                 self.live_bytes += storage.nbytes()
                 weakref.finalize(storage, self._drop, storage.nbytes()).atexit = False
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        self._check_limit()
+
+    def _check_limit(self) -> None:
+        if self.limit_bytes is not None and self.weights_bytes + self.live_bytes > self.limit_bytes:
+            raise torch.OutOfMemoryError(
+                f"Out of memory: {format_bytes(self.weights_bytes)} of weights and {format_bytes(self.live_bytes)} of "
+                f"activations exceed the cap of {format_bytes(self.limit_bytes)}."
+            )
 
     def _drop(self, size: int) -> None:
         self.live_bytes -= size

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, get_args
 
 from .errors import PlanError
 
 Guidance = Literal["together", "apart"]
+Residency = Literal["all", "stages"]
 BlockSlicing = tuple[tuple[str, "Slicing"], ...]
 
 EVERY_BLOCK = "*"
@@ -34,12 +35,35 @@ class Slicing:
     group: int | None = None
 
     def __post_init__(self) -> None:
-        for field in ("frames", "pixels", "group"):
-            value = getattr(self, field)
-            if value is None and field == "group":
+        for name in ("frames", "pixels", "group"):
+            value = getattr(self, name)
+            if value is None and name == "group":
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise PlanError(f"Slicing.{field} must be a whole number of at least 1, not {value!r}.")
+                raise PlanError(f"Slicing.{name} must be a whole number of at least 1, not {value!r}.")
+
+
+@dataclass(frozen=True)
+class Rehash:
+    """Steps that reuse a feature of the step before instead of computing what leads to it (paper section 3.4).
+
+    full_steps: indices of the steps that compute everything, the first one 0 among them; kept sorted.
+    cut: the value that is kept, named as the program names it ("up.3.attention.0.0.temporal").
+    """
+
+    full_steps: tuple[int, ...]
+    cut: str
+
+    def __post_init__(self) -> None:
+        try:
+            steps = tuple(sorted(set(self.full_steps)))
+        except TypeError as error:
+            raise PlanError("Rehash.full_steps must be a list of steps.") from error
+        if not steps or not all(isinstance(s, int) and not isinstance(s, bool) for s in steps) or steps[0] != 0:
+            raise PlanError("Rehash.full_steps must be whole numbers that start with 0.")
+        if not isinstance(self.cut, str) or not self.cut:
+            raise PlanError("Rehash.cut must name a value of the program.")
+        object.__setattr__(self, "full_steps", steps)
 
 
 @dataclass(frozen=True)
@@ -51,6 +75,11 @@ class Plan:
         may name deeper blocks than a network has, so that one plan serves networks of several depths.
     guidance: "together" runs the guidance halves (and any further samples) as one batch, as diffusers does;
         "apart" runs one sample of the batch after the other, with the same result and less memory.
+    residency: "all" keeps every network on the device; "stages" brings each in for its stage of the pipeline and
+        back to host memory after it. On a CPU there is no other memory, and both are the same.
+    rehash: which denoising steps reuse what; None computes every step in full, which is exact.
+    budget_bytes: what a run by this plan may hold on the device, enforced as a hard cap; None for no cap.
+    reasons: why it is as it is, one line each. Plans that differ in nothing else are equal.
 
     Raises PlanError when a field does not fit.
     """
@@ -58,12 +87,26 @@ class Plan:
     denoiser: BlockSlicing | Mapping[str, Slicing] | Slicing = Slicing()
     decoder: BlockSlicing | Mapping[str, Slicing] | Slicing = Slicing()
     guidance: Guidance = "together"
+    residency: Residency = "all"
+    rehash: Rehash | None = None
+    budget_bytes: int | None = None
+    reasons: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "denoiser", _by_block(self.denoiser))
         object.__setattr__(self, "decoder", _by_block(self.decoder))
         if self.guidance not in get_args(Guidance):
             raise PlanError(f'Plan.guidance must be "together" or "apart", not {self.guidance!r}.')
+        if self.residency not in get_args(Residency):
+            raise PlanError(f'Plan.residency must be "all" or "stages", not {self.residency!r}.')
+        if self.rehash is not None and not isinstance(self.rehash, Rehash):
+            raise PlanError("Plan.rehash must be a Rehash, or None.")
+        budget = self.budget_bytes
+        if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 1):
+            raise PlanError(f"Plan.budget_bytes must be a whole number of bytes, or None, not {budget!r}.")
+        if not isinstance(self.reasons, (list, tuple)) or not all(isinstance(line, str) for line in self.reasons):
+            raise PlanError("Plan.reasons must be lines of text.")
+        object.__setattr__(self, "reasons", tuple(self.reasons))
 
     @classmethod
     def uniform(cls, slices: int, *, guidance: Guidance = "apart") -> Plan:
@@ -77,6 +120,10 @@ class Plan:
             "denoiser": {block: asdict(slicing) for block, slicing in self.denoiser},
             "decoder": {block: asdict(slicing) for block, slicing in self.decoder},
             "guidance": self.guidance,
+            "residency": self.residency,
+            "rehash": self.rehash and {"full_steps": list(self.rehash.full_steps), "cut": self.rehash.cut},
+            "budget_bytes": self.budget_bytes,
+            "reasons": list(self.reasons),
         }
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -87,13 +134,14 @@ class Plan:
         """The inverse of `to_dict`; raises PlanError for anything else."""
         if not isinstance(data, Mapping):
             raise PlanError("A plan must be a JSON object.")
-        unknown = set(data) - {"denoiser", "decoder", "guidance"}
+        unknown = set(data) - {field.name for field in fields(cls)}
         if unknown:
             raise PlanError(f"A plan has no field {sorted(unknown)[0]!r}.")
         return cls(
             denoiser=_slicing_from_dict(data.get("denoiser", {})),
             decoder=_slicing_from_dict(data.get("decoder", {})),
-            guidance=data.get("guidance", "together"),
+            rehash=_rehash_from_dict(data.get("rehash")),
+            **{name: data[name] for name in ("guidance", "residency", "budget_bytes", "reasons") if name in data},
         )
 
     @classmethod
@@ -125,13 +173,21 @@ def _by_block(value: BlockSlicing | Mapping[str, Slicing] | Slicing) -> BlockSli
     return tuple(sorted(pairs.items()))
 
 
+def _rehash_from_dict(data: Mapping | None) -> Rehash | None:
+    if data is None:
+        return None
+    if not isinstance(data, Mapping) or set(data) != {"full_steps", "cut"}:
+        raise PlanError('A plan\'s rehash must be a JSON object with "full_steps" and "cut".')
+    return Rehash(**data)
+
+
 def _slicing_from_dict(data: Mapping) -> dict[str, Slicing]:
     if not isinstance(data, Mapping):
         raise PlanError("A plan's slicing must be a JSON object of blocks.")
     blocks = {}
-    for block, fields in data.items():
+    for block, slicing in data.items():
         try:
-            blocks[block] = Slicing(**fields)
+            blocks[block] = Slicing(**slicing)
         except TypeError as error:
             raise PlanError(f"The slicing of block {block!r} is not understood: {error}.") from error
     return blocks

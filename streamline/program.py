@@ -51,11 +51,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Program:
-    """Stages in the order they run, and the names of what goes in and what comes out."""
+    """Stages in the order they run, and the names of what goes in and what comes out.
+
+    kept: a value that is needed after the run, beside the output.
+    """
 
     inputs: tuple[str, ...]
     stages: tuple[Stage, ...]
     output: str
+    kept: str | None = None
 
     def __post_init__(self) -> None:
         known = set(self.inputs)
@@ -68,11 +72,15 @@ class Program:
             known.add(stage.name)
         if self.output not in known:
             raise ValueError(f"No stage writes the output {self.output!r}.")
+        if self.kept is not None and self.kept not in known:
+            raise ValueError(f"No stage writes {self.kept!r}, which is to be kept.")
 
     def last_reads(self) -> dict[str, int]:
-        """For every value that is read, the index of the last stage that reads it; the output is read last."""
+        """For every value that is read, the index of the last stage that reads it; what comes out is read last."""
         last = {name: index for index, stage in enumerate(self.stages) for name in stage.reads}
         last[self.output] = len(self.stages)
+        if self.kept is not None:
+            last[self.kept] = len(self.stages)
         return last
 
     def bind(self, names: Iterable[str]) -> Program:

@@ -120,11 +120,16 @@ MODELS = {
 
 def config(model: str, part: str) -> dict:
     """The configuration of one part of a published model; raises ModelError for unknown names."""
-    if model not in MODELS:
-        raise ModelError(f"There is no published model {model!r}; known are {', '.join(MODELS)}.")
-    if part not in MODELS[model]:
+    if part not in parts(model):
         raise ModelError(f"{model} has no part {part!r}; it has {', '.join(MODELS[model])}.")
     return dict(MODELS[model][part])
+
+
+def parts(model: str) -> tuple[str, ...]:
+    """The parts of a published model; raises ModelError for unknown names."""
+    if model not in MODELS:
+        raise ModelError(f"There is no published model {model!r}; known are {', '.join(MODELS)}.")
+    return tuple(MODELS[model])
 
 
 def build(model: str, part: str) -> torch.nn.Module:
@@ -134,10 +139,18 @@ def build(model: str, part: str) -> torch.nn.Module:
     part: "unet", "vae", or "image_encoder" (SVD) or "text_encoder" (AnimateDiff).
     Raises ModelError for unknown names.
     """
-    fields = config(model, part)
+    return assemble(config(model, part))
+
+
+def assemble(configuration: dict) -> torch.nn.Module:
+    """The network of a configuration, untrained, in evaluation mode, on the device torch is set to build on.
+
+    configuration: as in this file, or as a loaded network has it, "_class_name" included.
+    """
+    fields = dict(configuration)
     name = fields.pop("_class_name")
     if hasattr(diffusers, name):
-        network = getattr(diffusers, name)(**fields)
+        network = getattr(diffusers, name).from_config(fields)
     else:
         network = getattr(transformers, name)
         network = network(network.config_class(**fields))

@@ -50,8 +50,8 @@ def trace(
     """
     with torch.no_grad(), FakeTensorMode():
         unet, vae = _networks(model)
-        _cast(unet, dtype)
-        _cast(vae, dtype)
+        cast(unet, dtype)
+        cast(vae, dtype)
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
         size = (num_frames, height // scale, width // scale)
         return {
@@ -62,7 +62,7 @@ def trace(
 
 def _trace(network: nn.Module, slicing: BlockSlicing | None, plan: Plan | None, extent: tuple[int, ...]) -> Trace:
     dtype = next(network.parameters()).dtype
-    arguments = _cast_arguments(family_of(network).example(network, *extent), dtype)
+    arguments = cast_arguments(family_of(network).example(network, *extent), dtype)
     with LiveTensors([network], keep_timeline=True) as memory:
         if plan is None:
             network(**arguments)
@@ -77,7 +77,7 @@ def _networks(model: str | DiffusionPipeline) -> tuple[nn.Module, nn.Module]:
     return tuple(type(part).from_config(part.config).eval() for part in (model.unet, model.vae))
 
 
-def _cast(network: nn.Module, dtype: torch.dtype) -> None:
+def cast(network: nn.Module, dtype: torch.dtype) -> None:
     """network.to(dtype), which fake tensors cannot do; setting torch's default type would reach other threads."""
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -87,9 +87,9 @@ def _cast(network: nn.Module, dtype: torch.dtype) -> None:
                 setattr(module, name, buffer.to(dtype))
 
 
-def _cast_arguments(value: object, dtype: torch.dtype) -> object:
+def cast_arguments(value: object, dtype: torch.dtype) -> object:
     """Everything but timesteps, which schedulers keep as they are."""
     if isinstance(value, dict):
-        return {name: _cast_arguments(item, dtype) for name, item in value.items()}
+        return {name: cast_arguments(item, dtype) for name, item in value.items()}
     is_feature = isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 0
     return value.to(dtype) if is_feature else value

@@ -122,7 +122,7 @@ def test_what_nobody_expected_is_one_sentence_too(folder, capsys, monkeypatch):
     def fail(*_, **__):
         raise IndexError("out of bounds\nand so on")
 
-    monkeypatch.setattr("streamline.cli.load", fail)
+    monkeypatch.setattr("streamline.commands.job_options.load", fail)
     monkeypatch.delenv("STREAMLINE_DEBUG", raising=False)
     assert main(["generate", "--out", str(folder / "out.mp4")]) == 1
     _assert_one_sentence(*capsys.readouterr(), "IndexError: out of bounds")

@@ -1,0 +1,45 @@
+"""What is worth keeping between runs, as small JSON files. A cache is a convenience: it never stops the work."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """STREAMLINE_CACHE if it is set, else a folder of our own where the system keeps its users' caches."""
+    chosen = os.environ.get("STREAMLINE_CACHE")
+    return Path(chosen) if chosen else platformdirs.user_cache_path("streamline", appauthor=False)
+
+
+def read_json(path: Path) -> dict | None:
+    """The JSON object in a file; None where there is none, or none that can be read."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def write_json(path: Path, data: dict) -> None:
+    """Write a JSON object so that a reader sees the old file or the new one, never a part; a full disk is logged."""
+    text = json.dumps(data, indent=2)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(draft, path)
+        except OSError:
+            os.unlink(draft)
+            raise
+    except OSError as error:
+        log.warning("%s could not be kept: %s", path, error.strerror or error)

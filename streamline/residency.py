@@ -1,0 +1,28 @@
+"""Weights that are on the GPU only for their stage of the pipeline, by diffusers' enable_model_cpu_offload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from diffusers import DiffusionPipeline
+from torch import nn
+
+
+@contextmanager
+def weights_by_stages(pipe: DiffusionPipeline) -> Iterator[None]:
+    """Bring each network to the pipeline's GPU when it is called and back after it; all are there again at the end.
+
+    Does nothing on a CPU, which has no second memory, and where networks are offloaded already.
+    """
+    device = pipe._execution_device
+    is_hooked = any("_hf_hook" in vars(part) for part in pipe.components.values() if isinstance(part, nn.Module))
+    if device.type == "cpu" or is_hooked:
+        yield
+        return
+    pipe.enable_model_cpu_offload(device=device)
+    try:
+        yield
+    finally:
+        pipe.remove_all_hooks()
+        pipe.to(device)

@@ -29,8 +29,8 @@ from streamline.recipes.loop import Chance, Stage, Training, train
 SHARES = {"autoencoder": 0.13, "images": 0.27, "video": 0.60}
 """Each stage's share of the training time."""
 PROMPT_DROPOUT = 0.1
-NOISE_SHIFT = 2.0
-"""How far training leans to high noise: clips are redundant, so that is where their content is decided."""
+IMAGE_NOISE_SHIFT, VIDEO_NOISE_SHIFT = 2.0, 4.0
+"""How far training leans to high noise: clips are redundant, so that is where their content and motion are decided."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,12 @@ class Prompts:
         return self.encoder(tokens.to(self.encoder.device))[0]
 
 
-def denoising_loss(unet: nn.Module, scheduler: DDIMScheduler, latents: Tensor, text: Tensor, chance: Chance) -> Tensor:
+def denoising_loss(
+    unet: nn.Module, scheduler: DDIMScheduler, latents: Tensor, text: Tensor, chance: Chance, shift: float
+) -> Tensor:
     """Return the v-prediction loss of latents (n, 4, h, w) or (n, 4, frames, h, w)."""
     u = chance.uniform(len(latents))
-    u = NOISE_SHIFT * u / (1 + (NOISE_SHIFT - 1) * u)
+    u = shift * u / (1 + (shift - 1) * u)
     steps = (u * scheduler.config.num_train_timesteps).long().to(latents.device)
     noise = chance.normal(*latents.shape).to(latents)
     noisy = scheduler.add_noise(latents, noise, steps)
@@ -172,7 +174,9 @@ def run(training: Training, size: Size = Size()) -> AnimateDiffPipeline:
     def image_loss(chance: Chance) -> Tensor:
         chosen = chance.numpy.integers(len(bank), size=size.images).tolist()
         frames = chance.numpy.integers(world.FRAMES, size=size.images).tolist()
-        return denoising_loss(unet, scheduler, bank[chosen, frames], prompts.encode(chosen, chance), chance)
+        return denoising_loss(
+            unet, scheduler, bank[chosen, frames], prompts.encode(chosen, chance), chance, IMAGE_NOISE_SHIFT
+        )
 
     video_unet = channels_last(build_video_unet(unet, size).to(device))
     if not training.begin("unet", video_unet):
@@ -185,7 +189,7 @@ def run(training: Training, size: Size = Size()) -> AnimateDiffPipeline:
     def video_loss(chance: Chance) -> Tensor:
         chosen = chance.numpy.integers(len(bank), size=size.clips).tolist()
         text = prompts.encode(chosen, chance).repeat_interleave(world.FRAMES, dim=0)
-        return denoising_loss(video_unet, scheduler, bank[chosen].transpose(1, 2), text, chance)
+        return denoising_loss(video_unet, scheduler, bank[chosen].transpose(1, 2), text, chance, VIDEO_NOISE_SHIFT)
 
     video = nn.ModuleDict({"unet": video_unet, "text_encoder": encoder})
     with plain_attention(video_unet):

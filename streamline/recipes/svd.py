@@ -25,12 +25,12 @@ from streamline.recipes.bank import load_or_build
 from streamline.recipes.common import arguments, channels_last, export, plain_attention
 from streamline.recipes.loop import Chance, Stage, Training, train
 
-SHARES = {"autoencoder": 0.20, "denoiser": 0.60, "decoder": 0.20}
+SHARES = {"autoencoder": 0.20, "denoiser": 0.70, "decoder": 0.10}
 """Each stage's share of the training time."""
 CONDITION_DROPOUT = 0.1
 NORM_GROUPS = 32
 """Groups of every norm in this family, not to be configured: widths are multiples of it."""
-SIGMA_LOG_MEAN, SIGMA_LOG_STD = 0.5, 1.5
+SIGMA_LOG_MEAN, SIGMA_LOG_STD = 1.0, 1.5
 
 
 @dataclass(frozen=True)

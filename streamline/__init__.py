@@ -11,6 +11,7 @@ from .catalog import MODELS, Model, load  # noqa: E402
 from .device import Device  # noqa: E402
 from .errors import (  # noqa: E402
     BudgetError,
+    Cancelled,
     DeviceError,
     InputError,
     ModelError,
@@ -36,6 +37,7 @@ __all__ = [
     "MODELS",
     "Applied",
     "BudgetError",
+    "Cancelled",
     "Decoding",
     "Device",
     "DeviceError",

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from .apply import apply, is_applied
-from .errors import UnsupportedError, telling_out_of_memory
+from .errors import Cancelled, UnsupportedError, freeing_what_was_cancelled, telling_out_of_memory
 from .job import Job, call_arguments
 from .live_tensors import LiveTensors
 from .plan import Plan
@@ -98,6 +98,7 @@ class Result:
         }
 
 
+@freeing_what_was_cancelled()
 @telling_out_of_memory()
 def run(
     pipe: DiffusionPipeline,
@@ -105,6 +106,7 @@ def run(
     plan: Plan | None = None,
     image: Image.Image | None = None,
     on_event: Callable[[Event], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Result:
     """Make the video of a job.
 
@@ -112,14 +114,22 @@ def run(
     image: for models that start from one; cut to the job's shape around its middle.
     on_event: called with Started, a Step for each, Decoding and Finished, in this order; an exception it
         raises ends the run, and the pipeline is left as it was.
+    should_stop: asked before every slice, or without a plan at every step; once it says True the run ends in
+        Cancelled, its memory is freed and the pipeline is ready for the next run.
 
     The noise comes from a generator on the CPU, so a seed means the same on every device.
-    Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory.
+    Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory,
+    Cancelled.
     """
     arguments = call_arguments(pipe, job, image)
     if plan is None and is_applied(pipe):
         raise UnsupportedError("This pipeline is streamlined already; restore it before running it untouched.")
     emit = on_event or (lambda event: None)
+
+    def check() -> None:
+        if should_stop is not None and should_stop():
+            raise Cancelled("The run was cancelled.")
+
     networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     device = pipe._execution_device  # with offloading this is the GPU, where pipe.device may be the CPU
     clock = _Clock(device)
@@ -127,12 +137,14 @@ def run(
 
     with contextlib.ExitStack() as stack:
         if plan is not None:
-            stack.enter_context(apply(pipe, plan))
+            stack.enter_context(apply(pipe, plan, check))
         memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks)
         stack.callback(memory.pause)
         stack.callback(_at_first_call(pipe.unet, clock.lap).remove)  # what came before is no step
+        stack.callback(pipe.unet.register_forward_pre_hook(lambda *_: check()).remove)
         decoder = getattr(pipe.vae, "decoder", pipe.vae)  # its call, for FreeInit denoises several times over
         stack.callback(_at_first_call(decoder, lambda: emit(Decoding())).remove)
+        stack.callback(decoder.register_forward_pre_hook(lambda *_: check()).remove)
 
         def step_done(pipe: DiffusionPipeline, index: int, timestep: object, tensors: dict) -> dict:
             steps.append(clock.lap())

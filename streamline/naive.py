@@ -43,7 +43,7 @@ def run_naive(
     clips: list[Result] = []
     for index in range(-(-job.num_frames // clip_frames)):
         clip = replace(job, num_frames=clip_frames, seed=(job.seed + index) % (LARGEST_SEED + 1))
-        clips.append(run(pipe, clip, None, image, on_event, should_stop))
+        clips.append(run(pipe, clip, None, image, on_event, should_stop=should_stop))
         if chained:
             image = clips[-1].frames[-1]
     return replace(

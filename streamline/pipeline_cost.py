@@ -36,7 +36,7 @@ VERSIONS = ("torch", "diffusers", "transformers")
 SOURCES = [
     path
     for path in (*Path(__file__).parent.glob("*.py"), *(Path(__file__).parent / "families").glob("*.py"))
-    if path.stem not in ("cli", "job", "runner", "video", "tuning", "planner", "prediction")
+    if path.stem not in ("cli", "job", "prediction", "receipts", "runner", "tuning", "video")
 ]
 
 
@@ -163,6 +163,11 @@ class PipelineCost:
         casting = video * (2 * size + (FLOAT32 if size < FLOAT32 else 0))
         export = denoise + max(casting, 3 * video * FLOAT32)
         return Held(condition, encode, denoise, decode, export)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this job was predicted before, so that little is left to measure."""
+        return "weights" in self._data
 
     def remember(self, name: str, make: Callable[[], list]) -> list:
         """Plain data that takes a while to work out, kept beside the samples under a name that says it all."""

@@ -13,10 +13,14 @@ from PIL import Image
 from torch import nn
 
 from .apply import apply, is_applied
+from .cap import capped
 from .errors import Cancelled, UnsupportedError, freeing_what_was_cancelled, telling_out_of_memory
+from .hardware import detect
 from .job import Job, call_arguments
 from .live_tensors import LiveTensors
 from .plan import Plan
+from .receipts import keep_receipt
+from .sizes import parse_bytes
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def run(
     plan: Plan | None = None,
     image: Image.Image | None = None,
     on_event: Callable[[Event], None] | None = None,
+    budget: str | int | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Result:
     """Make the video of a job.
@@ -114,6 +119,8 @@ def run(
     image: for models that start from one; cut to the job's shape around its middle.
     on_event: called with Started, a Step for each, Decoding and Finished, in this order; an exception it
         raises ends the run, and the pipeline is left as it was.
+    budget: "8GiB", or bytes: a hard cap on what the run may hold on the device; by default the plan's own. On a
+        CPU tensors are counted for it, which slows the run down.
     should_stop: asked before every slice, or without a plan at every step; once it says True the run ends in
         Cancelled, its memory is freed and the pipeline is ready for the next run.
 
@@ -135,9 +142,13 @@ def run(
     clock = _Clock(device)
     steps: list[float] = []
 
+    limit = parse_bytes(budget) if budget is not None else plan.budget_bytes if plan is not None else None
+
     with contextlib.ExitStack() as stack:
         if plan is not None:
             stack.enter_context(apply(pipe, plan, check))
+        if limit is not None:
+            stack.enter_context(capped(detect(device), limit, networks))
         memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks)
         stack.callback(memory.pause)
         stack.callback(_at_first_call(pipe.unet, clock.lap).remove)  # what came before is no step
@@ -167,6 +178,8 @@ def run(
         decode_seconds = clock.lap()
         seconds = time.perf_counter() - started
         _, peak_bytes = memory.read()
+    if plan is not None:
+        keep_receipt(pipe, job, plan, tuple(steps), decode_seconds, peak_bytes, limit is not None)
     emit(Finished(seconds, peak_bytes))
     return Result(
         frames=tuple(output.frames[0]),

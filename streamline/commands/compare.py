@@ -10,7 +10,7 @@ from ..naive import run_naive
 from ..runner import run
 from ..video import check_path, comparison_sheet, largest_difference, save_picture
 from .job_options import add_job_options, prepare
-from .plan_options import add_plan_options, plan_of
+from .plan_options import add_plan_options, plan_of, tuned
 from .report import Progress, took, versions
 
 
@@ -19,7 +19,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=compare)
     parser.add_argument("--out", default="comparison.png", help="the PNG to write (%(default)s)")
     add_job_options(parser)
-    add_plan_options(parser)
+    add_plan_options(parser, with_budget=True)
 
 
 def compare(options: argparse.Namespace) -> str:
@@ -29,6 +29,7 @@ def compare(options: argparse.Namespace) -> str:
     if plan is None:
         raise InputError("compare makes the original in any case; --original is for generate.")
     pipe, job, image = prepare(options)
+    plan = tuned(options, plan, pipe, job)
     makers = {
         "original": lambda progress: run(pipe, job, None, image, progress),
         "streamlined": lambda progress: run(pipe, job, plan, image, progress),

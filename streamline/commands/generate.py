@@ -9,7 +9,7 @@ from ..naive import run_naive
 from ..runner import run
 from ..video import check_path, export
 from .job_options import add_job_options, prepare
-from .plan_options import add_plan_options, plan_of
+from .plan_options import add_plan_options, plan_of, tuned
 from .report import Progress, took, versions
 
 
@@ -18,7 +18,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=generate)
     parser.add_argument("--out", default="out.mp4", help="the MP4 to write (%(default)s)")
     add_job_options(parser)
-    how = add_plan_options(parser)
+    how = add_plan_options(parser, with_budget=True)
     how.add_argument("--naive", action="store_true", help="make it clip by clip, to compare with")
 
 
@@ -27,6 +27,7 @@ def generate(options: argparse.Namespace) -> str:
     output = check_path(options.out, ".mp4")
     plan = plan_of(options)
     pipe, job, image = prepare(options)
+    plan = tuned(options, plan, pipe, job)
     with Progress() as progress:
         if options.naive:
             result = run_naive(pipe, job, image, on_event=progress)

@@ -6,13 +6,21 @@ import argparse
 import re
 from pathlib import Path
 
+from diffusers import DiffusionPipeline
+
 from ..errors import InputError, StreamlineError
+from ..job import Job
 from ..plan import Plan, Slicing
+from ..planner import QUALITIES
+from ..sizes import parse_bytes
+from ..tuning import tune
 
 DEFAULT_SLICES = 4
 
 
-def add_plan_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+def add_plan_options(parser: argparse.ArgumentParser, *, with_budget: bool = False) -> argparse._MutuallyExclusiveGroup:
+    """with_budget: whether a plan may be tuned, which needs a pipeline and a job."""
+    parser.set_defaults(budget=None, quality=None)
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--slices",
@@ -20,6 +28,9 @@ def add_plan_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclu
         help=f"how finely to slice, and optionally group=N: the longest run of operators ({DEFAULT_SLICES})",
     )
     how.add_argument("--plan", metavar="FILE", help="a plan as JSON")
+    if with_budget:
+        how.add_argument("--budget", metavar="SIZE", help="the fastest plan within so much memory, like 8GiB")
+        parser.add_argument("--quality", choices=QUALITIES, help="with --budget: how exact (exact)")
     how.add_argument("--original", action="store_true", help="run the pipeline as diffusers does")
     parser.add_argument(
         "--guidance",
@@ -29,13 +40,26 @@ def add_plan_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclu
     return how
 
 
+def tuned(options: argparse.Namespace, plan: Plan | None, pipe: DiffusionPipeline, job: Job) -> Plan | None:
+    """The plan for a budget, where the options name one, else the plan they ask for."""
+    return plan if options.budget is None else tune(pipe, job, options.budget, options.quality or "exact")
+
+
 def plan_of(options: argparse.Namespace) -> Plan | None:
-    """The plan that the options ask for; None to run the pipeline untouched."""
+    """The plan that the options ask for; None to run the pipeline untouched. One for a budget is yet to be tuned."""
+    if options.budget is not None:
+        parse_bytes(options.budget)
+        if options.guidance is not None:
+            raise InputError("--guidance goes with --slices; with --budget it is chosen for you.")
+    elif options.quality is not None:
+        raise InputError("--quality goes with --budget.")
     untouched = options.original or getattr(options, "naive", False)
     if (untouched or options.plan is not None) and options.guidance is not None:
         raise InputError("--guidance goes with --slices, not with --plan, --original or --naive.")
     if untouched:
         return None
+    if options.budget is not None:
+        return Plan()
     if options.plan is not None:
         try:
             text = Path(options.plan).read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from .catalog import MODELS, Model, load  # noqa: E402
 from .device import Device  # noqa: E402
 from .errors import (  # noqa: E402
     BudgetError,
+    Cancelled,
     DeviceError,
     InputError,
     ModelError,
@@ -39,6 +40,7 @@ __all__ = [
     "MODELS",
     "Applied",
     "BudgetError",
+    "Cancelled",
     "Candidate",
     "Decoding",
     "Device",

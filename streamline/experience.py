@@ -21,13 +21,18 @@ from .job import Job
 from .plan import Plan
 
 KEPT = 64  # receipts of one stage, the latest
+ENOUGH = 3  # receipts to fit two factors to
 MOST_MEMORY_FACTOR = 2.0  # more is no correction any more
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """One stage of one run: seconds by the rates alone, and as measured. run: names model, job and plan."""
+    """One stage of one run: seconds by the rates alone, and as measured.
 
+    model: names the model. run: names model, job and plan.
+    """
+
+    model: str
     run: str
     stage: str
     computing: float
@@ -50,11 +55,12 @@ class Correction:
 
     @property
     def tag(self) -> str:
-        return "calibrated" if self.runs else "modelled"
+        learnt = {stage for stage, *_ in self.seconds_factors}
+        return "calibrated" if {"denoise", "decode"} <= learnt else "modelled"
 
     def exact(self, plan: Plan) -> bool:
-        """Whether this very run was made here before."""
-        return run_key(self.subject, plan) in self.runs
+        """Whether this very run was made here before, and its stages are known."""
+        return self.tag == "calibrated" and run_key(self.subject, plan) in self.runs
 
     def seconds(self, stage: str, computing: float, launching: float, *, overlap: bool) -> float:
         factors = {name: (a, b) for name, a, b in self.seconds_factors}
@@ -63,6 +69,11 @@ class Correction:
 
 
 NO_CORRECTION = Correction()
+
+
+def model_key(description: str) -> str:
+    """Names a model."""
+    return hashlib.sha256(description.encode()).hexdigest()[:16]
 
 
 def subject_key(description: str, job: Job) -> str:
@@ -87,27 +98,30 @@ class Experience:
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         self._path = (folder or cache_folder()) / f"experience-{digest}.json"
 
-    def record(self, receipts: Sequence[Receipt], predicted_bytes: int, measured_bytes: int) -> None:
-        """Add what a run took. Bytes are of activations at the peak."""
+    def record(self, receipts: Sequence[Receipt], memory: float | None = None) -> None:
+        """Add what a run took. memory: activations at the peak, measured to predicted."""
         data = self._read()
         new = {(one.run, one.stage) for one in receipts}
         kept = [one for one in data["receipts"] if (one["run"], one["stage"]) not in new]
         data["receipts"] = (kept + [asdict(one) for one in receipts])[-8 * KEPT :]
-        data["memory"] = (data["memory"] + [measured_bytes / max(1, predicted_bytes)])[-KEPT:]
+        data["memory"] = (data["memory"] + [memory] * (memory is not None))[-KEPT:]
         write_json(self._path, data)
 
-    def correction(self, subject: str = "") -> Correction:
-        """Factors from all receipts; of a device without any, none.
+    def correction(self, model: str = "", subject: str = "") -> Correction:
+        """Factors for a model, from its own receipts if they are enough; of a device without any, none.
 
         subject: model and job to be predicted, so that a run made before is recognised.
         """
         data = self._read()
         receipts = [Receipt(**one) for one in data["receipts"]]
-        stages = sorted({one.stage for one in receipts})
-        factors = tuple((stage, *_fit([one for one in receipts if one.stage == stage][-KEPT:])) for stage in stages)
+        factors = []
+        for stage in sorted({one.stage for one in receipts}):
+            known = [one for one in receipts if one.stage == stage]
+            own = [one for one in known if one.model == model]
+            factors.append((stage, *_fit((own if len(own) >= ENOUGH else known)[-KEPT:])))
         # Memory that was predicted too high is no reason to plan for less.
         memory = min(MOST_MEMORY_FACTOR, max([1.0, *data["memory"]]))
-        return Correction(factors, memory, frozenset(one.run for one in receipts), subject)
+        return Correction(tuple(factors), memory, frozenset(one.run for one in receipts), subject)
 
     def _read(self) -> dict:
         return {"receipts": [], "memory": []} | (read_json(self._path) or {})
@@ -117,7 +131,7 @@ def _fit(receipts: Sequence[Receipt]) -> tuple[float, float]:
     """Factors a, b >= 0 that make a * computing + b * launching nearest to what was measured, in relative terms."""
     rows = np.array([[one.computing / one.measured, one.launching / one.measured] for one in receipts])
     common = float(rows.sum(axis=1).sum() / (rows.sum(axis=1) ** 2).sum())
-    if len(receipts) < 3:
+    if len(receipts) < ENOUGH:
         return common, common
     factors = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)[0]
     if (factors >= 0).all():

@@ -144,7 +144,7 @@ def predict(costs: PipelineCost, plan: Plan, place: Place) -> Prediction:
             cost = costs.denoise(plan.denoiser, plan.guidance, given=cut)
             stages.append(network("denoise, rehash", steps - full, held.denoise, cost, kept))
     stages.append(network("decode", costs.decodes, held.decode, costs.decode(plan.decoder)))
-    seconds = place.seconds(export_work(job), torch.float32, "export")
+    seconds = place.seconds(export_work(job), torch.float32, "decode")
     stages.append(stage("export", 1, held.export, 0, 0, seconds))
 
     if plan.residency == "stages" and not place.is_cpu:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 
+import torch
 from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
 
-from .experience import Experience, Receipt, run_key, subject_key
+from .experience import Experience, Receipt, model_key, run_key, subject_key
 from .hardware import detect
 from .job import Job
-from .pipeline_cost import PipelineCost
+from .pipeline_cost import PipelineCost, export_work
 from .plan import Plan
 from .predicting import Place, predict
 from .rates import rates_of
@@ -25,10 +26,11 @@ def keep_receipt(
     step_seconds: tuple[float, ...],
     decode_seconds: float,
     peak_bytes: int,
+    is_capped: bool,
 ) -> None:
     """Keep what a run took, if its cost was predicted before: to find it out now would take longer than it is worth.
 
-    peak_bytes: with weights, without the context of the device's runtime.
+    peak_bytes: with weights, without the context of the device's runtime. is_capped: whether a budget was enforced.
     """
     if type(pipe) not in (StableVideoDiffusionPipeline, AnimateDiffPipeline):
         return
@@ -41,15 +43,21 @@ def keep_receipt(
     prediction = predict(costs, plan, place)
     tightest = max(prediction.stages, key=lambda stage: stage.peak_bytes)
     inside = peak_bytes - tightest.weights_bytes
-    receipts = receipts_of(costs, place, plan, step_seconds, decode_seconds)
-    Experience(device, subject.dtype).record(receipts, tightest.activation_bytes + tightest.kept_bytes, inside)
+    # On a CPU tensors are counted while it decodes, and throughout under a cap, which takes time of its own.
+    is_counted = place.is_cpu and is_capped
+    receipts = receipts_of(
+        costs, place, plan, () if is_counted else step_seconds, None if place.is_cpu else decode_seconds
+    )
+    memory = inside / (tightest.activation_bytes + tightest.kept_bytes)
+    Experience(device, subject.dtype).record(receipts, memory)
 
 
 def receipts_of(
     costs: PipelineCost, place: Place, plan: Plan, step_seconds: tuple[float, ...], decode_seconds: float | None
 ) -> list[Receipt]:
     """A receipt for the steps, and one for decoding; none for what was not measured well."""
-    run = run_key(subject_key(costs.subject.describe(), costs.job), plan)
+    description = costs.subject.describe()
+    model, run = model_key(description), run_key(subject_key(description, costs.job), plan)
     dtype = costs.subject.dtype
     full = range(len(step_seconds)) if plan.rehash is None else plan.rehash.full_steps
     steps = [step_seconds[i] for i in full if not place.is_cpu or COUNTED_STEPS <= i < len(step_seconds) - 1]
@@ -57,8 +65,9 @@ def receipts_of(
     if steps:
         keep = None if plan.rehash is None else plan.rehash.cut
         work = costs.denoise(plan.denoiser, plan.guidance, keep=keep).work
-        found.append(Receipt(run, "denoise", *place.parts(work, dtype), statistics.median(steps)))
-    if decode_seconds is not None and not place.is_cpu:
-        work = costs.decode(plan.decoder).work * costs.decodes
-        found.append(Receipt(run, "decode", *place.parts(work, dtype), decode_seconds))
+        found.append(Receipt(model, run, "denoise", *place.parts(work, dtype), statistics.median(steps)))
+    if decode_seconds is not None:
+        computing, launching = place.parts(costs.decode(plan.decoder).work * costs.decodes, dtype)
+        after = place.parts(export_work(costs.job), torch.float32)  # is measured with it
+        found.append(Receipt(model, run, "decode", computing + after[0], launching + after[1], decode_seconds))
     return found

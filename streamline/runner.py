@@ -14,7 +14,7 @@ from torch import nn
 
 from .apply import apply, is_applied
 from .cap import capped
-from .errors import UnsupportedError, telling_out_of_memory
+from .errors import Cancelled, UnsupportedError, freeing_what_was_cancelled, telling_out_of_memory
 from .hardware import detect
 from .job import Job, call_arguments
 from .live_tensors import LiveTensors
@@ -102,6 +102,7 @@ class Result:
         }
 
 
+@freeing_what_was_cancelled()
 @telling_out_of_memory()
 def run(
     pipe: DiffusionPipeline,
@@ -110,6 +111,7 @@ def run(
     image: Image.Image | None = None,
     on_event: Callable[[Event], None] | None = None,
     budget: str | int | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Result:
     """Make the video of a job.
 
@@ -119,14 +121,22 @@ def run(
         raises ends the run, and the pipeline is left as it was.
     budget: "8GiB", or bytes: a hard cap on what the run may hold on the device; by default the plan's own. On a
         CPU tensors are counted for it, which slows the run down.
+    should_stop: asked before every slice, or without a plan at every step; once it says True the run ends in
+        Cancelled, its memory is freed and the pipeline is ready for the next run.
 
     The noise comes from a generator on the CPU, so a seed means the same on every device.
-    Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory.
+    Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory,
+    Cancelled.
     """
     arguments = call_arguments(pipe, job, image)
     if plan is None and is_applied(pipe):
         raise UnsupportedError("This pipeline is streamlined already; restore it before running it untouched.")
     emit = on_event or (lambda event: None)
+
+    def check() -> None:
+        if should_stop is not None and should_stop():
+            raise Cancelled("The run was cancelled.")
+
     networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     device = pipe._execution_device  # with offloading this is the GPU, where pipe.device may be the CPU
     clock = _Clock(device)
@@ -136,14 +146,16 @@ def run(
 
     with contextlib.ExitStack() as stack:
         if plan is not None:
-            stack.enter_context(apply(pipe, plan))
+            stack.enter_context(apply(pipe, plan, check))
         if limit is not None:
             stack.enter_context(capped(detect(device), limit, networks))
         memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks)
         stack.callback(memory.pause)
         stack.callback(_at_first_call(pipe.unet, clock.lap).remove)  # what came before is no step
+        stack.callback(pipe.unet.register_forward_pre_hook(lambda *_: check()).remove)
         decoder = getattr(pipe.vae, "decoder", pipe.vae)  # its call, for FreeInit denoises several times over
         stack.callback(_at_first_call(decoder, lambda: emit(Decoding())).remove)
+        stack.callback(decoder.register_forward_pre_hook(lambda *_: check()).remove)
 
         def step_done(pipe: DiffusionPipeline, index: int, timestep: object, tensors: dict) -> dict:
             steps.append(clock.lap())
@@ -167,7 +179,7 @@ def run(
         seconds = time.perf_counter() - started
         _, peak_bytes = memory.read()
     if plan is not None:
-        keep_receipt(pipe, job, plan, tuple(steps), decode_seconds, peak_bytes)
+        keep_receipt(pipe, job, plan, tuple(steps), decode_seconds, peak_bytes, limit is not None)
     emit(Finished(seconds, peak_bytes))
     return Result(
         frames=tuple(output.frames[0]),

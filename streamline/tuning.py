@@ -16,7 +16,7 @@ from . import published
 from .catalog import load
 from .device import Device
 from .errors import BudgetError
-from .experience import Experience, subject_key
+from .experience import Experience, model_key, subject_key
 from .hardware import default_budget, detect
 from .job import Job
 from .pipeline_cost import PipelineCost
@@ -126,8 +126,9 @@ def situation(
         subject = Subject.published(model, dtype or (torch.float32 if found.kind == "cpu" else torch.float16))
     else:
         subject = Subject.of(model)
-    key = subject_key(subject.describe(), job)
-    return PipelineCost(subject, job), Place(found, rates, Experience(found, subject.dtype).correction(key))
+    description = subject.describe()
+    known = Experience(found, subject.dtype).correction(model_key(description), subject_key(description, job))
+    return PipelineCost(subject, job), Place(found, rates, known)
 
 
 def _alternatives(

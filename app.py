@@ -1,4 +1,4 @@
-"""The app: python app.py [--host HOST] [--port PORT], or `demo` for a Hugging Face Space."""
+"""The app: python app.py [options], or `demo` for a Hugging Face Space."""
 
 import argparse
 import os
@@ -13,7 +13,6 @@ demo = ui.build()
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Make videos in the browser.")
-    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (the first free one from 7860)")
     options = parser.parse_args()
-    demo.launch(theme=ui.THEME, css=ui.CSS, footer_links=["api"], server_name=options.host, server_port=options.port)
+    demo.launch(server_port=options.port, **ui.LAUNCH)

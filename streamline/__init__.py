@@ -26,6 +26,7 @@ from .live_tensors import LiveTensors  # noqa: E402
 from .naive import run_naive  # noqa: E402
 from .plan import Plan, Rehash, Slicing  # noqa: E402
 from .prediction import Prediction, StagePrediction  # noqa: E402
+from .previews import preview  # noqa: E402
 from .rates import Rates  # noqa: E402
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
@@ -71,6 +72,7 @@ __all__ = [
     "load",
     "parse_bytes",
     "predict",
+    "preview",
     "run",
     "run_naive",
     "trace",

@@ -28,6 +28,7 @@ from .naive import run_naive  # noqa: E402
 from .plan import Plan, Rehash, Slicing  # noqa: E402
 from .planner import Candidate  # noqa: E402
 from .prediction import Prediction, StagePrediction  # noqa: E402
+from .previews import preview  # noqa: E402
 from .rates import Rates, rates_of  # noqa: E402
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
@@ -78,6 +79,7 @@ __all__ = [
     "load",
     "parse_bytes",
     "predict",
+    "preview",
     "rates_of",
     "run",
     "run_naive",

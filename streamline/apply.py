@@ -210,9 +210,7 @@ class _Forward:
     ) -> None:
         self._network = network
         self._before = vars(network).get(_slot(network))
-        self._run = functools.partial(
-            run_network, network, slicing, apart, memory=memory, before_slice=before_slice
-        )
+        self._run = functools.partial(run_network, network, slicing, apart, memory=memory, before_slice=before_slice)
         functools.update_wrapper(self, type(network).forward.__get__(network))
         vars(network)[_slot(network)] = self
 

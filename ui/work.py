@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+
+from diffusers import DiffusionPipeline
+from PIL import Image
 
 import streamline
 
@@ -18,6 +23,8 @@ from .orders import Order
 from .planning import device_name, dtype_of
 
 WARM_UP_STEPS = 2
+PREVIEW_SECONDS = 0.4  # between two previews
+PREVIEW_SHARE = 0.1  # of the time, at most
 
 
 def make(order: Order, stop: str, pipelines: Pipelines | None = None) -> Iterator[Event]:
@@ -57,17 +64,20 @@ def _work(order: Order, should_stop: Callable[[], bool], pipelines: Pipelines, e
             short = replace(settings.job, num_inference_steps=min(WARM_UP_STEPS, settings.job.num_inference_steps))
             plan = part.plan and replace(part.plan, rehash=None)
             streamline.run(pipe, short, plan, order.image, should_stop=should_stop)
-        report = _Reporter(emit, index)
-        result = streamline.run(pipe, settings.job, part.plan, order.image, report, should_stop=should_stop)
+        with ThreadPoolExecutor(1) as aside:
+            report = _Reporter(pipe, emit, index, aside)
+            result = streamline.run(pipe, settings.job, part.plan, order.image, report, should_stop=should_stop)
         emit(PartDone(index, result))
 
 
 class _Reporter:
     """Turns what streamline says into events of the app."""
 
-    def __init__(self, emit: Callable[[Event], None], index: int) -> None:
-        self._emit, self._index = emit, index
-        self._last_preview = 0.0
+    def __init__(
+        self, pipe: DiffusionPipeline, emit: Callable[[Event], None], index: int, aside: ThreadPoolExecutor
+    ) -> None:
+        self._pipe, self._emit, self._index, self._aside = pipe, emit, index, aside
+        self._next_preview = 0.0
 
     def __call__(self, event: streamline.Started | streamline.Step | streamline.Decoding) -> None:
         match event:
@@ -75,9 +85,19 @@ class _Reporter:
                 self._emit(PartStarted(self._index, weights))
             case streamline.Step():
                 figures = (event.index, event.total, event.seconds, event.live_bytes, event.peak_bytes)
-                self._emit(Stepped(*figures))
+                self._emit(Stepped(*figures, self._preview(event)))
             case streamline.Decoding():
                 self._emit(Decoding())
+
+    def _preview(self, step: streamline.Step) -> tuple[Image.Image, ...]:
+        """Pictures of the latents now and then, made on a thread where the tensors of a run are not counted."""
+        began = time.monotonic()
+        if began < self._next_preview:
+            return ()
+        pictures = self._aside.submit(streamline.preview, self._pipe, step.latents).result()
+        ended = time.monotonic()
+        self._next_preview = ended + max(PREVIEW_SECONDS, (ended - began) / PREVIEW_SHARE)
+        return pictures
 
 
 def _free(error: BaseException) -> None:

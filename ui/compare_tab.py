@@ -1,0 +1,145 @@
+"""The Compare tab: the job of the Generate tab, original and streamlined, and a grid of budgets and qualities."""
+
+from __future__ import annotations
+
+import tempfile
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+import streamline
+
+from . import comparing, panels, words
+from .form import FIELDS, Form, read
+from .generate_tab import PLANNING, QUICK, TICK_SECONDS
+from .models import entries
+from .orders import QUALITIES, Settings
+from .state import Studio, known, watched
+from .style import read as read_static
+
+POINTS = 3  # budgets of a quality, until someone asks for more
+
+
+def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> tuple[list, object]:
+    """Lay the tab out and connect it. inputs: the fields of the Generate tab.
+
+    Returns outputs and a function from what the browser keeps to their values, for when the page opens.
+    """
+    seen = gr.State(("", -1))
+    about = gr.HTML("", elem_id="compare-about")
+    with gr.Row():
+        start = gr.Button("Compare with the original", variant="primary", size="lg", scale=3, elem_id="compare")
+        stop = gr.Button("Cancel", size="lg", scale=1, interactive=False, elem_id="compare-stop")
+    trouble = gr.HTML("", elem_classes="note", elem_id="compare-note")
+    progress = gr.HTML("", elem_classes="fold", elem_id="compare-progress")
+    with gr.Row():
+        with gr.Column(scale=5, min_width=320):
+            wipe = gr.HTML("", js_on_load=read_static("wipe.js"), elem_classes="fold", elem_id="wipe")
+        with gr.Column(scale=5, min_width=320):
+            figures = gr.HTML("", elem_classes="fold", elem_id="figures")
+            report = gr.DownloadButton("Download as one web page", visible=False, elem_id="report")
+    with gr.Accordion("Sweep: many budgets and qualities in one table", open=False, elem_id="sweep"):
+        with gr.Row(equal_height=True):
+            qualities = gr.CheckboxGroup(list(QUALITIES), value=list(QUALITIES), label="Qualities", scale=3)
+            points = gr.Slider(1, 6, value=POINTS, step=1, label="Budgets for each", scale=2)
+            sweep = gr.Button("Run the sweep", elem_id="sweep-start", scale=1)
+        table = gr.HTML("", elem_classes="fold", elem_id="sweep-table")
+
+    timer = gr.Timer(TICK_SECONDS, active=False)
+    followed = [progress, wipe, figures, report, table, stop, timer, seen]
+
+    def start_order(make_order, browser, values):
+        browser = known(browser)
+        reading = read(Form(**dict(zip(FIELDS, values, strict=True))), studio.planner.profile, for_run=True)
+        if not reading.is_complete:
+            return {trouble: panels.note(next(iter(reading.notes.values())))}
+        try:
+            order = make_order(studio.planner.outlook(reading.settings), reading.image)
+            browser["compare"] = studio.service.submit(browser["visitor"], order)
+        except streamline.StreamlineError as error:
+            return {trouble: panels.note(str(error))}
+        view = watched(studio, browser, "compare")
+        return {trouble: "", browser_state: browser} | show(view) | {timer: gr.Timer(active=True), seen: ("", -1)}
+
+    browser_state = browser
+
+    def compare(browser, *values):
+        """The original and the streamlined run of the job in the Generate tab."""
+        return start_order(studio.planner.comparison, browser, values)
+
+    def run_sweep(qualities, points, browser, *values):
+        """Every chosen quality at several budgets."""
+        return start_order(
+            lambda outlook, image: studio.planner.sweep(outlook, qualities, int(points), image), browser, values
+        )
+
+    def show(view) -> dict:
+        done = view is not None and view.status == "done"
+        answer = {
+            progress: panels.progress(view),
+            stop: gr.update(interactive=view is not None and not view.is_over),
+        }
+        if view is not None and view.status == "failed":
+            answer[progress] = panels.progress(view) + panels.stage_box(view)
+        if view is not None and view.order.kind == "sweep":
+            answer[table] = comparing.grid(view)
+        elif done:
+            answer |= {
+                wipe: comparing.wipe(view),
+                figures: comparing.figures(view),
+                report: gr.update(visible=True, value=_report(view)),
+            }
+        return answer
+
+    def tick(browser, seen_before):
+        view = watched(studio, browser, "compare")
+        if view is None:
+            return {timer: gr.Timer(active=False)}
+        if (view.id, view.version) == tuple(seen_before):
+            return {seen: seen_before}
+        over = {timer: gr.Timer(active=False)} if view.is_over else {}
+        return {seen: (view.id, view.version)} | show(view) | over
+
+    def cancel(browser):
+        view = watched(studio, browser, "compare")
+        if view is None:
+            return {stop: gr.update(interactive=False)}
+        studio.service.cancel(browser["visitor"], view.id)
+        return show(watched(studio, browser, "compare")) | {timer: gr.Timer(active=False)}
+
+    start.click(compare, [browser, *inputs], [trouble, browser, *followed], **QUICK)
+    sweep.click(run_sweep, [qualities, points, browser, *inputs], [trouble, browser, *followed], **QUICK)
+    stop.click(cancel, browser, followed, **QUICK)
+    timer.tick(tick, [browser, seen], followed, **QUICK)
+
+    def describe(*values):
+        """What will be compared, in a sentence."""
+        reading = read(Form(**dict(zip(FIELDS, values, strict=True))), studio.planner.profile)
+        if reading.settings is None:
+            return '<p class="muted">The settings in the Generate tab need mending first.</p>'
+        return summary(reading.settings)
+
+    def open_page(browser):
+        view = watched(studio, known(browser), "compare")
+        if view is None:
+            return {seen: ("", -1)}
+        return show(view) | {timer: gr.Timer(active=not view.is_over), seen: ("", -1)}
+
+    return followed, open_page, describe, about, PLANNING
+
+
+def summary(settings: Settings) -> str:
+    """The job of the Generate tab, in a sentence."""
+    job, label = settings.job, entries()[settings.model].label
+    subject = f"“{escape(job.prompt)}”" if job.prompt else "the picture of the Generate tab"
+    return (
+        f'<p class="hint">Compares {subject}: {escape(label)}, {words.count(job.num_frames, "frame")} of {job.width} × '
+        f"{job.height}, {job.num_inference_steps} steps, seed {job.seed}, {settings.quality} quality, "
+        "as set in the Generate tab.</p>"
+    )
+
+
+def _report(view) -> str:
+    folder = Path(tempfile.mkdtemp(prefix="streamline-report-"))
+    return str(streamline.report_html(view, folder / "comparison.html"))

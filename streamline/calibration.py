@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,7 +22,7 @@ from .rates import rates_of
 from .receipts import COUNTED_STEPS, receipts_of
 from .subject import Subject
 
-REPEATS = 3  # the fastest counts, for what slows a run down is other programs
+ROUNDS = 4
 STEPS = 6
 
 LEARNT_FROM = {
@@ -69,8 +69,8 @@ class Timing:
         return (25 * self.predicted_step + self.predicted_decode) / (25 * self.step + self.decode)
 
 
-def calibrate(pipe: DiffusionPipeline, job: Job, image: Image.Image | None) -> Iterator[Timing]:
-    """Learn from some plans, then predict others before running them; each of the others is yielded.
+def calibrate(pipe: DiffusionPipeline, job: Job, image: Image.Image | None) -> list[Timing]:
+    """Time plans, learn from some of them, and predict the others, which are returned.
 
     What is learnt is kept: later predictions on this device are better for it.
     """
@@ -80,27 +80,36 @@ def calibrate(pipe: DiffusionPipeline, job: Job, image: Image.Image | None) -> I
     experience = Experience(device, costs.subject.dtype)
     rates = rates_of(device)
     plain = Place(device, rates)
-    for plan in LEARNT_FROM.values():
-        steps, decode = measure(pipe, job, plan, image)
-        step = [min(steps)] * (COUNTED_STEPS + 2)  # none of them counted
-        experience.record(receipts_of(costs, plain, plan, tuple(step), decode))
+    measured = measure(pipe, job, LEARNT_FROM | CHECKED, image)
+    for name, plan in LEARNT_FROM.items():
+        step, decode = measured[name]
+        steps = (step,) * (COUNTED_STEPS + 2)  # tensors were counted in none of them
+        experience.record(receipts_of(costs, plain, plan, steps, decode))
     learnt = Place(device, rates, experience.correction(model_key(costs.subject.describe())))
+    timings = []
     for name, plan in CHECKED.items():
         prediction = predict(costs, plan, learnt)
-        steps, decode = measure(pipe, job, plan, image)
-        denoise, after = prediction.stage("denoise"), prediction.stage("decode").seconds
-        after += prediction.stage("export").seconds
-        yield Timing(name, plan, min(steps), decode, denoise.seconds / denoise.count, after)
+        denoise, decode = prediction.stage("denoise"), prediction.stage("decode").seconds
+        decode += prediction.stage("export").seconds
+        timings.append(Timing(name, plan, *measured[name], denoise.seconds / denoise.count, decode))
     costs.save()
+    return timings
 
 
 def measure(
-    pipe: DiffusionPipeline, job: Job, plan: Plan, image: Image.Image | None
-) -> tuple[tuple[float, ...], float]:
-    """Seconds of each step, the fastest of several runs, and of what follows the steps; tensors are not counted."""
-    runs = [_measure_once(pipe, job, plan, image) for _ in range(REPEATS)]
-    steps = tuple(min(seconds) for seconds in zip(*(steps for steps, _ in runs), strict=True))
-    return steps, min(decode for _, decode in runs)
+    pipe: DiffusionPipeline, job: Job, plans: dict[str, Plan], image: Image.Image | None
+) -> dict[str, tuple[float, float]]:
+    """Seconds of one step and of what follows the last one, by plan; tensors are not counted.
+
+    All plans take turns, and the fastest turn counts, for what slows one down is other programs.
+    """
+    fastest: dict[str, tuple[float, float]] = {}
+    for _ in range(ROUNDS):
+        for name, plan in plans.items():
+            steps, decode = _measure_once(pipe, job, plan, image)
+            best = fastest.get(name, (math.inf, math.inf))
+            fastest[name] = (min(best[0], *steps), min(best[1], decode))
+    return fastest
 
 
 def _measure_once(

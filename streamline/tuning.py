@@ -63,13 +63,20 @@ def plan_with_prediction(
     quality: Quality = "exact",
     device: Where = None,
     dtype: torch.dtype | None = None,
+    *,
+    with_alternatives: bool = True,
 ) -> Candidate:
-    """What `tune` finds, and what it will take."""
+    """What `tune` finds, and what it will take.
+
+    with_alternatives: whether jobs that fit are looked for where this one does not, which takes some seconds.
+    """
     costs, place = situation(model, job, device, dtype)
     budget_bytes = default_budget(place.device) if budget is None else parse_bytes(budget)
     try:
         return choose(costs, place, budget_bytes, quality)
     except BudgetError as error:
+        if not with_alternatives:
+            raise
         alternatives = tuple(_alternatives(costs, place, budget_bytes, error.smallest))
         jobs = " or ".join(
             f"{one.num_frames} frames of {one.height}x{one.width} ({format_up(prediction.peak_bytes)})"

@@ -21,7 +21,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> str:
     """Time plans on a model, learn from some and predict the others."""
     pipe, job, image = prepare(options)
-    timings = list(calibrate(pipe, job, image))
+    timings = calibrate(pipe, job, image)
     if options.json:
         answer = {"model": options.model, "job": job.to_dict(), "plans": [_row(one) for one in timings]}
         return json.dumps(answer, indent=2)

@@ -44,14 +44,15 @@ def situation_of(options: argparse.Namespace) -> tuple[DiffusionPipeline | str, 
     where: Where = options.device if options.emulate is None else emulate(options.emulate)
     dtype = DTYPES.get(options.dtype)
     if options.model in published.MODELS:
-        return options.model, _published_job(options.model, given), where, dtype
+        return options.model, published_job(options.model, given), where, dtype
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
     pipe = load(options.model, device="cpu" if options.emulate else options.device, dtype=dtype)
     return pipe, Job.for_model(pipe, **given), where, dtype
 
 
-def _published_job(model: str, given: dict) -> Job:
+def published_job(model: str, given: dict) -> Job:
+    """A job of the size and length a published model is made for, except for what is given."""
     unet = published.config(model, "unet")
     frames = unet.get("num_frames", ANIMATEDIFF_FRAMES)
     height, width = SVD_SIZE if "num_frames" in unet else (512, 512)

@@ -1,0 +1,82 @@
+"""streamline budgets: what fits which card, for all published models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+
+from ..cards import emulate
+from ..errors import BudgetError, InputError
+from ..planner import QUALITIES, Candidate
+from ..sizes import format_bytes, parse_bytes
+from ..tuning import plan_with_prediction
+from .job_options import size_of
+from .report import table
+from .situation_options import published_job
+
+MODELS = "svd,svd-xt,animatediff"
+SIZES = "512x512,576x1024"
+BUDGETS = "4.5GiB,6GiB,8GiB,10GiB,12GiB,16GiB,24GiB,40GiB"
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("budgets", help="what fits which card, for published models", allow_abbrev=False)
+    parser.set_defaults(command=budgets)
+    parser.add_argument("--models", default=MODELS, help="(%(default)s)")
+    parser.add_argument("--sizes", default=SIZES, help="(%(default)s)")
+    parser.add_argument("--budgets", default=BUDGETS, help="(%(default)s)")
+    parser.add_argument("--quality", choices=QUALITIES, default="exact", help="(%(default)s)")
+    parser.add_argument("--emulate", metavar="CARD", help="the card all run on (one of each budget's size)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def budgets(options: argparse.Namespace) -> str:
+    """Tune every model at every size to every budget, on emulated cards."""
+    sizes = [size_of(text) for text in options.sizes.split(",")]
+    limits = [parse_bytes(text) for text in options.budgets.split(",")]
+    rows = []
+    for model in options.models.split(","):
+        for height, width in sizes:
+            job = replace(published_job(model, {}), height=height, width=width)
+            for limit in limits:
+                where = emulate(options.emulate or str(limit))
+                try:
+                    found: Candidate | BudgetError = plan_with_prediction(
+                        model, job, limit, options.quality, where, with_alternatives=False
+                    )
+                except BudgetError as error:
+                    found = error
+                rows.append((model, job, limit, found))
+    if not rows:
+        raise InputError("Name at least one model, size and budget.")
+    if options.json:
+        return json.dumps({"rows": [_row(*row) for row in rows]}, indent=2)
+    lines = [("MODEL", "VIDEO", "BUDGET", "PEAK", "SECONDS", "HOW")]
+    for model, job, limit, found in rows:
+        video = f"{job.num_frames} x {job.height}x{job.width}"
+        if isinstance(found, BudgetError):
+            lines.append((model, video, format_bytes(limit), "-", "-", f"needs {format_bytes(found.smallest_bytes)}"))
+        else:
+            prediction = found.prediction
+            peak, seconds = format_bytes(prediction.peak_bytes), f"{prediction.seconds:.0f}"
+            lines.append((model, video, format_bytes(limit), peak, seconds, how(found)))
+    return table(lines)
+
+
+def how(found: Candidate) -> str:
+    """The choices of a plan in a line: slices of frames/pixels by block."""
+    plan = found.plan
+    parts = [f"guidance {plan.guidance}", f"weights {plan.residency}"]
+    for name, slicing in (("denoiser", plan.denoiser), ("decoder", plan.decoder)):
+        blocks = [f"{block} {one.frames}/{one.pixels}" for block, one in slicing if max(one.frames, one.pixels) > 1]
+        parts.append(f"{name} {' '.join(blocks) or 'whole'}")
+    return "; ".join(parts)
+
+
+def _row(model: str, job, limit: int, found: Candidate | BudgetError) -> dict:
+    row = {"model": model, "job": job.to_dict(), "budget_bytes": limit}
+    if isinstance(found, BudgetError):
+        return row | {"feasible": False, "smallest_budget_bytes": found.smallest_bytes, "reasons": [str(found)]}
+    prediction = found.prediction.to_dict()
+    return row | {"feasible": True, **prediction, "plan": found.plan.to_dict(), "reasons": list(found.plan.reasons)}

@@ -1,0 +1,197 @@
+"""What is composed from measured stages is what the networks take, under any plan."""
+
+import copy
+
+import pytest
+import torch
+from networks import KINDS, random_plan
+from torch import nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.utils._pytree import tree_map_only
+
+from streamline import Job, LiveTensors, Plan, Rehash, Slicing, load, predict, run
+from streamline.apply import run_network
+from streamline.cost import NetworkCost, compose, compose_apart
+from streamline.cost_table import Table
+from streamline.measuring import Probe
+from streamline.networks import family_of
+from streamline.rehash import Memory, find_cut, schedule
+
+PLANS = {
+    "unsliced": Plan(),
+    "uniform": Plan.uniform(4, guidance="together"),
+    "frames only": Plan(Slicing(5, 1), Slicing(3, 1), "apart"),
+    "pixels only": Plan(Slicing(1, 6), Slicing(1, 4), "apart"),
+    "short groups": Plan(Slicing(3, 5, 1), Slicing(2, 4, 2), "together"),
+}
+
+
+class Composed:
+    """A network of the tests, as far as its cost goes."""
+
+    def __init__(self, case) -> None:
+        self.case = case
+        self.mode = FakeTensorMode()
+        with FakeCopyMode(self.mode):
+            self.fake = copy.deepcopy(case.network)
+        sizes = {}
+
+        def see(values, conditions):
+            sizes["batch"], sizes["frames"] = conditions.batch, conditions.frames
+            raise StopIteration
+
+        with torch.no_grad(), pytest.raises(StopIteration):
+            family_of(case.network).forward(case.network, see, **case.arguments)
+        self.batch, self.frames = sizes["batch"], sizes["frames"]
+        self.data: dict = {}
+
+    def table(self, batch: int) -> Table:
+        def open_probe() -> Probe:
+            with self.mode:
+                return Probe(self.fake, self._arguments(batch))
+
+        program = family_of(self.case.network).lower(self.case.network)
+        return Table(program, batch, self.frames, open_probe, self.data)
+
+    def cost(self, plan: Plan) -> NetworkCost:
+        if plan.guidance == "apart":
+            return compose_apart(self.table(self.batch), self.table(1), plan.denoiser)
+        return compose(self.table(self.batch), plan.denoiser)
+
+    def traced(self, plan: Plan) -> int:
+        """The peak of one run of the whole network without data."""
+        with torch.no_grad(), self.mode, LiveTensors([self.fake]) as memory:
+            run_network(self.fake, plan.denoiser, plan.guidance == "apart", **self._arguments(self.batch))
+        return memory.peak_bytes
+
+    def measured(self, plan: Plan) -> int:
+        """The peak with data."""
+        with torch.no_grad(), LiveTensors([self.case.network]) as memory:
+            run_network(self.case.network, plan.denoiser, plan.guidance == "apart", **self.case.arguments)
+        return memory.peak_bytes
+
+    def _arguments(self, batch: int) -> dict:
+        """Of a call with so many samples; what is given for all of them or for every frame is cut to length."""
+        share = self.batch // batch
+
+        def cut(value: torch.Tensor) -> torch.Tensor:
+            value = self.mode.from_tensor(value) if not hasattr(value, "fake_mode") else value
+            return value if value.ndim == 0 else value[: value.shape[0] // share]
+
+        return tree_map_only(torch.Tensor, cut, self.case.arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(8))
+def test_the_composed_peak_is_the_measured_one(kind, seed, record_property):
+    case = KINDS[kind](seed)
+    composed = Composed(case)
+    for plan in (random_plan(seed), random_plan(seed + 100)):
+        peak = composed.cost(plan).peak_bytes
+        record_property(f"error: composed to traced peak, {kind}", abs(peak / composed.traced(plan) - 1))
+        record_property(f"error: composed to measured peak, {kind}", abs(peak / composed.measured(plan) - 1))
+        assert peak == pytest.approx(composed.traced(plan), rel=0.02)
+        assert 0.99 <= peak / composed.measured(plan) <= 1.03
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_composed_peak_is_that_of_a_trace_at_mid_size(kind, name, record_property):
+    """Wider networks, more frames and pixels than the random ones have."""
+    composed = Composed(_mid_size(kind))
+    peak, plan = composed.cost(PLANS[name]).peak_bytes, PLANS[name]
+    record_property("error: composed to traced peak, mid-size", abs(peak / composed.traced(plan) - 1))
+    assert peak == pytest.approx(composed.traced(plan), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_work_adds_up_to_what_a_run_does(kind):
+    """Operator calls and operations, however the network is sliced."""
+    composed = Composed(KINDS[kind](3))
+    whole = composed.cost(Plan())
+    with torch.no_grad(), LiveTensors([composed.case.network]) as memory:
+        run_network(composed.case.network, (), False, **composed.case.arguments)
+    assert whole.work.calls == pytest.approx(memory.calls, rel=0.05)
+    sliced = composed.cost(Plan.uniform(3))
+    assert sliced.work.flops == pytest.approx(whole.work.flops, rel=0.02)
+    assert sliced.work.calls > whole.work.calls
+
+
+@pytest.mark.parametrize("kind", ["spatio_temporal_unet", "motion_unet"])
+@pytest.mark.parametrize("guidance", ["together", "apart"])
+def test_steps_that_reuse_a_feature_cost_what_is_composed(kind, guidance):
+    composed = Composed(_mid_size(kind))
+    cut = find_cut(family_of(composed.case.network).lower(composed.case.network))
+    plan = Plan(Slicing(3, 2), guidance=guidance, rehash=Rehash(schedule("balanced", 3), cut))
+    memory = Memory(plan.rehash)
+    measured = []
+    for timestep in (3.0, 2.0):
+        arguments = composed.case.arguments | {"timestep": torch.tensor(timestep)}
+        with torch.no_grad(), LiveTensors([composed.case.network]) as live:
+            run_network(composed.case.network, plan.denoiser, guidance == "apart", memory=memory, **arguments)
+        measured.append(live.peak_bytes)
+    tables = (composed.table(composed.batch), composed.table(1))
+    costs = [_compose(tables, plan, keep=cut), _compose(tables, plan, given=cut)]
+    kept = sum(feature.untyped_storage().nbytes() for feature in memory._features)
+    assert costs[0].peak_bytes == pytest.approx(measured[0], rel=0.02)
+    assert costs[1].peak_bytes == pytest.approx(measured[1], rel=0.02)
+    assert costs[1].work.flops < 0.6 * costs[0].work.flops
+    assert kept > 0
+
+
+def _compose(tables, plan, **kept):
+    if plan.guidance == "apart":
+        return compose_apart(*tables, plan.denoiser, **kept)
+    return compose(tables[0], plan.denoiser, **kept)
+
+
+JOBS = {
+    "tiny-svd": [(64, 8, Plan()), (64, 9, Plan.uniform(4)), (96, 6, Plan.uniform(3, guidance="together"))],
+    "tiny-animatediff": [(64, 8, Plan()), (64, 9, Plan.uniform(4)), (96, 6, Plan.uniform(3, guidance="together"))],
+}
+
+
+@pytest.mark.parametrize("model", JOBS)
+def test_whole_pipelines_take_what_is_predicted(model, record_property):
+    """Encoders, steps, decoder, and what the pipeline holds around them, with real weights and data."""
+    from PIL import Image
+
+    pipe = load(model)
+    pipe.set_progress_bar_config(disable=True)
+    image = Image.radial_gradient("L").convert("RGB") if model == "tiny-svd" else None
+    for side, frames, plan in JOBS[model]:
+        given = {} if image else {"prompt": "a red circle"}
+        job = Job.for_model(pipe, height=side, width=side, num_frames=frames, num_inference_steps=3, **given)
+        prediction = predict(pipe, job, plan, device="cpu")
+        result = run(pipe, job, plan, image)
+        ratio = (prediction.peak_bytes - result.weights_bytes) / (result.peak_bytes - result.weights_bytes)
+        record_property("error: predicted to measured activations of whole pipelines", abs(ratio - 1))
+        assert 0.99 <= ratio <= 1.03
+        assert prediction.stages[0].weights_bytes == result.weights_bytes
+
+
+def _mid_size(kind: str):
+    """As the networks of tests/networks.py, four times the size."""
+    torch.manual_seed(0)
+    case = KINDS[kind](21)
+    arguments = dict(case.arguments)
+    batch = 2 if kind.endswith("unet") else 1
+    frames, height, width = 10, 20, 28
+    if kind == "spatio_temporal_unet":
+        arguments |= {"sample": torch.randn(batch, frames, 8, height, width)}
+        for name in ("encoder_hidden_states", "added_time_ids"):
+            arguments[name] = arguments[name][:1].repeat(batch, *[1] * (arguments[name].ndim - 1))
+    elif kind == "motion_unet":
+        text = arguments["encoder_hidden_states"]
+        arguments["sample"] = torch.randn(batch, 4, frames, height, width)
+        arguments["encoder_hidden_states"] = text[:1].repeat(batch * frames, 1, 1)
+    elif kind == "temporal_decoder":
+        arguments = {
+            "sample": torch.randn(batch * frames, 4, height, width),
+            "image_only_indicator": torch.zeros(batch, frames),
+            "num_frames": frames,
+        }
+    else:
+        arguments = {"sample": torch.randn(batch * frames, 4, height, width)}
+    assert isinstance(case.network, nn.Module)
+    return type(case)(case.network, arguments, case.read)

@@ -30,6 +30,8 @@ from .planner import Candidate  # noqa: E402
 from .prediction import Prediction, StagePrediction  # noqa: E402
 from .previews import preview  # noqa: E402
 from .rates import Rates, rates_of  # noqa: E402
+from .receipt import Fidelity, Measured, Predicted, Receipt  # noqa: E402
+from .receipt_files import read_receipt  # noqa: E402
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
 from .tracing import Trace, trace  # noqa: E402
@@ -46,17 +48,21 @@ __all__ = [
     "Decoding",
     "Device",
     "DeviceError",
+    "Fidelity",
     "Finished",
     "InputError",
     "Job",
     "LiveTensors",
+    "Measured",
     "Model",
     "ModelError",
     "OutOfMemory",
     "Plan",
     "PlanError",
+    "Predicted",
     "Prediction",
     "Rates",
+    "Receipt",
     "Rehash",
     "Result",
     "Slicing",
@@ -81,6 +87,7 @@ __all__ = [
     "predict",
     "preview",
     "rates_of",
+    "read_receipt",
     "run",
     "run_naive",
     "trace",

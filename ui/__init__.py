@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from . import page, work
+from . import page, work, zero
 from .gallery import Gallery
 from .models import Pipelines
 from .planning import Planner
@@ -15,17 +15,25 @@ from .service import Service
 from .state import Studio
 from .style import CSS, HEAD, THEME
 
-__all__ = ["LAUNCH", "build"]
+__all__ = ["LAUNCH", "OUTPUT_DIR", "build"]
 
 OUTPUT_DIR = Path("outputs") / "gallery"
-LAUNCH = {"theme": THEME, "css": CSS, "head": HEAD, "footer_links": ["api", "settings"]}
+LAUNCH = {
+    "theme": THEME,
+    "css": CSS,
+    "head": HEAD,
+    "footer_links": ["api", "settings"],
+    "max_file_size": "200mb",
+    "ssr_mode": False,
+}
 
 
 def build(output_dir: Path = OUTPUT_DIR, card: str = "", is_offline: bool = False) -> gr.Blocks:
-    """The page with services of its own.
+    """The page with services of its own; launch it with ui.LAUNCH.
 
     output_dir: where videos are kept. card: to emulate from the beginning. is_offline: never ask the hub.
     """
     pipelines = Pipelines(is_offline)
-    service = Service(partial(work.make, pipelines=pipelines), Gallery(output_dir))
-    return page.build(Studio(service, Planner(pipelines), card, is_offline))
+    make = zero.on_gpu(work.make) if zero.is_here() else partial(work.make, pipelines=pipelines)
+    service = Service(make, Gallery(output_dir))
+    return page.build(Studio(service, Planner(pipelines), card))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import streamline
 
 from . import comparing, panels, words
 from .form import FIELDS, Form, read
-from .generate_tab import PLANNING, QUICK, TICK_SECONDS
+from .generate_tab import QUICK, TICK_SECONDS
 from .models import entries
 from .orders import QUALITIES, Settings
 from .state import Studio, known, watched
@@ -21,11 +23,18 @@ from .style import read as read_static
 POINTS = 3  # budgets of a quality, until someone asks for more
 
 
-def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> tuple[list, object]:
-    """Lay the tab out and connect it. inputs: the fields of the Generate tab.
+@dataclass(frozen=True)
+class CompareTab:
+    """What the page needs of this tab. followed: outputs of `open_page`; about: the output of `describe`."""
 
-    Returns outputs and a function from what the browser keeps to their values, for when the page opens.
-    """
+    followed: list
+    open_page: Callable
+    describe: Callable
+    about: gr.HTML
+
+
+def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
+    """Lay the tab out and connect it. inputs: the fields of the Generate tab."""
     seen = gr.State(("", -1))
     about = gr.HTML("", elem_id="compare-about")
     with gr.Row():
@@ -126,7 +135,7 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> tuple[list,
             return {seen: ("", -1)}
         return show(view) | {timer: gr.Timer(active=not view.is_over), seen: ("", -1)}
 
-    return followed, open_page, describe, about, PLANNING
+    return CompareTab(followed, open_page, describe, about)
 
 
 def summary(settings: Settings) -> str:

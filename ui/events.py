@@ -50,6 +50,7 @@ class PartDone:
 
     index: int
     result: streamline.Result
+    receipt: streamline.Receipt
 
 
 @dataclass(frozen=True)

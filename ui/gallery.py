@@ -9,7 +9,6 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +25,13 @@ VIDEO, FRAMES, ENTRY, THUMB, PICTURE = "video.mp4", "frames", "run.json", "thumb
 
 @dataclass(frozen=True)
 class Run:
-    """A finished video. name: of its folder. made: seconds of time.time(). figures: what was measured."""
+    """A finished video. name: of its folder. made: seconds of time.time()."""
 
     name: str
     folder: Path
     made: float
     settings: Settings
-    figures: Mapping[str, object]
+    receipt: streamline.Receipt
 
     @property
     def video(self) -> Path:
@@ -48,13 +47,9 @@ class Run:
         path = self.folder / PICTURE
         return path if path.is_file() else None
 
-    def receipt_json(self) -> str:
-        """All that is known of it, as JSON."""
-        return (self.folder / ENTRY).read_text(encoding="utf-8")
-
     def export(self, path: Path, crf: int) -> Path:
         """Write it in the format of a path's suffix."""
-        return streamline.export(self.frames(), path, self.settings.job.fps)
+        return streamline.export(self.frames(), path, self.settings.job.fps, self.receipt, crf)
 
     def frames(self) -> list[Image.Image]:
         """As they were made."""
@@ -68,7 +63,7 @@ class Gallery:
         self.folder = folder
         self._cap_bytes = cap_bytes
 
-    def add(self, owner: str, order: Order, result: streamline.Result) -> str:
+    def add(self, owner: str, order: Order, result: streamline.Result, receipt: streamline.Receipt) -> str:
         """Keep a finished video; returns the run's name. The oldest runs go when the cap is reached."""
         made = time.time()
         name = time.strftime("%Y%m%d-%H%M%S", time.localtime(made)) + "-" + secrets.token_hex(3)
@@ -77,14 +72,14 @@ class Gallery:
         (draft / FRAMES).mkdir(parents=True)
         for index, frame in enumerate(result.frames):
             frame.save(draft / FRAMES / f"{index:04d}.png")
-        streamline.export(result.frames, draft / VIDEO, result.job.fps)
+        streamline.export(result.frames, draft / VIDEO, result.job.fps, receipt)
         thumbnail = result.frames[len(result.frames) // 2].convert("RGB")
         if max(thumbnail.size) > THUMBNAIL:
             thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
         thumbnail.save(draft / THUMB, quality=90)
         if order.image is not None:
             order.image.save(draft / PICTURE)
-        entry = {"made": made, "settings": order.settings.to_dict(), "figures": result.to_dict()}
+        entry = {"made": made, "settings": order.settings.to_dict(), "receipt": receipt.to_dict()}
         (draft / ENTRY).write_text(json.dumps(entry, indent=2), encoding="utf-8")
         os.replace(draft, home / name)
         self._prune(keep=home / name)
@@ -103,7 +98,8 @@ class Gallery:
         folder = self._home(owner) / name
         try:
             entry = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
-            return Run(name, folder, entry["made"], Settings.from_dict(entry["settings"]), entry["figures"])
+            receipt = streamline.Receipt.from_dict(entry["receipt"])
+            return Run(name, folder, entry["made"], Settings.from_dict(entry["settings"]), receipt)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -29,10 +29,10 @@ def _card(run: Run, offers: dict) -> str:
         picture = panels.data_uri(thumbnail)
     label = offers[run.settings.model].label if run.settings.model in offers else run.settings.model
     title = job.prompt or "From a picture"
-    peak, seconds = run.figures.get("peak_bytes", 0), run.figures.get("seconds", 0.0)
+    measured = run.receipt.measured
     facts = (
         f"{label} · {words.count(job.num_frames, 'frame')} of {job.width} × {job.height} · seed {job.seed} · "
-        f"{run.settings.quality} · {words.size(peak)} in {words.duration(seconds)} · "
+        f"{run.settings.quality} · {words.size(measured.peak_bytes)} in {words.duration(measured.seconds)} · "
         f"{time.strftime('%d %b, %H:%M', time.localtime(run.made))}"
     )
     return (

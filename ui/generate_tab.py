@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from . import panels
 from .fields import Fields
 from .form import FIELDS, Form, Reading, read, source_of
 from .models import entries
+from .orders import Settings
+from .restoring import restore
 from .state import Studio, known, watched
 from .style import read as read_static
 
@@ -30,11 +33,13 @@ class GenerateTab:
     """What other tabs need of this one. opening: outputs of `open_page`."""
 
     fields: Fields
-    look: object
+    look: Callable
     look_outputs: list
     opening: list
-    open_page: object
+    open_page: Callable
     changed: gr.State
+    restoring: list
+    show_settings: Callable
 
 
 def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
@@ -68,6 +73,14 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             receipt_box = gr.Accordion("Receipt of this video", open=False, visible=False)
             with receipt_box:
                 receipt = gr.Code("", language="json", label="Receipt", max_lines=20)
+
+            with gr.Accordion("Bring back the settings of a video", open=False, elem_id="restore-box"):
+                dropped = gr.File(
+                    label="Drop an MP4, WebM, ZIP or JSON made here, anywhere on the page",
+                    height=110,
+                    elem_id="restore",
+                )
+            restore_note = gr.HTML("", elem_classes="fold", elem_id="restore-note")
 
     timer = gr.Timer(TICK_SECONDS, active=False)
     notes = list(fields.notes.values())
@@ -157,7 +170,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
 
     def _receipt(view, browser) -> str:
         run = studio.service.gallery.get(browser["visitor"], view.run)
-        return "" if run is None else run.receipt_json()
+        return "" if run is None else run.receipt.to_json()
 
     def tick(browser, seen_before, count):
         """Follow the order that this browser watches."""
@@ -259,4 +272,36 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             show(view, browser) if view is not None else {}
         )
 
-    return GenerateTab(fields, look, look_outputs, [browser, timer, seen, *followed], open_page, changed)
+    def show_settings(settings: Settings, picture: Path | None, is_picture_missing: bool) -> dict:
+        """Fill in all fields; outputs are `restoring`."""
+        entry = entries()[settings.model]
+        try:
+            profile = studio.planner.profile(settings.source, entry)
+        except streamline.StreamlineError as error:
+            return {restore_note: panels.note(str(error))}
+        answer = dict(zip(fields.shape, field_list.follow_model(entry, profile), strict=True))
+        label = field_list.size_label((settings.job.width, settings.job.height))
+        presets = field_list.sizes_of(entry)
+        answer[fields.size] = gr.update(choices=[*({label: 0} | dict.fromkeys(presets))], value=label)
+        filled = field_list.fill(settings, entry, profile, None if picture is None else str(picture))
+        missing = "Its settings are back; give it its picture again, which is not part of the file."
+        note = panels.note(missing) if is_picture_missing else '<span class="good">Its settings are back.</span>'
+        return answer | {fields.by_name[name]: value for name, value in filled.items()} | {restore_note: note}
+
+    restoring = [restore_note, *dict.fromkeys([*fields.shape, *fields.inputs])]
+
+    def restore_file(path, browser):
+        """Bring back the settings of a video or a receipt that was made here."""
+        if path is None:
+            return {restore_note: gr.skip()}
+        try:
+            found = restore(path, studio.service.gallery, known(browser)["visitor"])
+        except streamline.InputError as error:
+            return {restore_note: panels.note(str(error)), dropped: None}
+        return show_settings(*found) | {dropped: None}
+
+    dropped.upload(restore_file, [dropped, browser], [dropped, *restoring], **PLANNING).then(
+        look, fields.inputs, look_outputs, **PLANNING
+    )
+    opening = [browser, timer, seen, *followed]
+    return GenerateTab(fields, look, look_outputs, opening, open_page, changed, restoring, show_settings)

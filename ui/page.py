@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import gradio as gr
 
-from . import gallery_tab, generate_tab
-from .state import Studio
+from . import api, compare_tab, gallery_tab, generate_tab, system_tab
+from .generate_tab import PLANNING, QUICK
+from .restoring import restore_run
+from .state import Studio, known
 from .style import read
 
 LOGO = (
     '<svg viewBox="0 0 48 48" aria-hidden="true"><rect width="48" height="48" rx="12" fill="#5b5bd6"/>'
     '<g fill="#fff"><rect x="10" y="13" width="28" height="5" rx="2.5" opacity=".55"/>'
     '<rect x="10" y="21.5" width="20" height="5" rx="2.5"/>'
-    '<rect x="10" y="30" width="12" height="5" rx="2.5" opacity=".55"/>'
-    "</g></svg>"
+    '<rect x="10" y="30" width="12" height="5" rx="2.5" opacity=".55"/></g></svg>'
 )
 TITLE = (
     f'<div class="brand">{LOGO}<div><h1>Streamlined Inference</h1>'
@@ -22,22 +23,43 @@ TITLE = (
 
 
 def build(studio: Studio) -> gr.Blocks:
-    """The page; launch it with ui.LAUNCH."""
+    """The page of a studio."""
     with gr.Blocks(title="Streamlined Inference", analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         browser = gr.BrowserState(None, storage_key="streamline", secret="streamline")
         gr.HTML(TITLE, elem_id="title")
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Generate", id="generate"):
                 generate = generate_tab.build(studio, browser)
-            with gr.Tab("Gallery", id="gallery"):
+            with gr.Tab("Compare", id="compare") as compare_place:
+                compare = compare_tab.build(studio, browser, generate.fields.inputs)
+            with gr.Tab("Gallery", id="gallery") as gallery_place:
                 gallery = gr.HTML("", js_on_load=read("actions.js"), elem_id="gallery")
+            with gr.Tab("System", id="system") as system_place:
+                system_tab.build(studio, browser, system_place)
+        api.build(studio)
 
         def show_gallery(browser):
-            return gallery_tab.cards(studio.service.gallery.runs(browser["visitor"]))
+            return gallery_tab.cards(studio.service.gallery.runs(known(browser)["visitor"]))
 
-        gr.on([generate.changed.change], show_gallery, browser, gallery, **generate_tab.QUICK)
-        demo.load(generate.open_page, browser, generate.opening, **generate_tab.QUICK).then(
-            show_gallery, browser, gallery, **generate_tab.QUICK
-        )
-        demo.load(generate.look, generate.fields.inputs, generate.look_outputs, **generate_tab.PLANNING)
+        def act(event: gr.EventData, browser):
+            """Use a run of the gallery again, or delete it."""
+            owner, name = known(browser)["visitor"], event._data.get("run", "")
+            run = studio.service.gallery.get(owner, name)
+            if event._data.get("action") == "delete":
+                studio.service.gallery.delete(owner, name)
+                return {gallery: show_gallery(browser)}
+            if run is None:
+                return {gallery: show_gallery(browser)}
+            return generate.show_settings(*restore_run(run)) | {tabs: gr.Tabs(selected="generate")}
+
+        def open_page(browser):
+            browser = known(browser)
+            return generate.open_page(browser) | compare.open_page(browser) | {gallery: show_gallery(browser)}
+
+        look = (generate.look, generate.fields.inputs, generate.look_outputs)
+        gr.on([generate.changed.change, gallery_place.select], show_gallery, browser, gallery, **QUICK)
+        gallery.click(act, browser, [gallery, tabs, *generate.restoring], **PLANNING).then(*look, **PLANNING)
+        compare_place.select(compare.describe, generate.fields.inputs, compare.about, **QUICK)
+        demo.load(open_page, browser, [gallery, *generate.opening, *compare.followed], **QUICK)
+        demo.load(*look, **PLANNING)
     return demo

@@ -61,6 +61,7 @@ class View:
     samples: tuple[Sample, ...] = ()
     preview: tuple[Image.Image, ...] = ()
     results: tuple[streamline.Result | None, ...] = ()
+    receipts: tuple[streamline.Receipt | None, ...] = ()
     trouble: str = ""
     run: str = ""
     began: float = 0.0
@@ -113,7 +114,8 @@ class Service:
             if len(self._waiting) >= MOST_WAITING:
                 raise streamline.InputError(f"{MOST_WAITING} orders are waiting already; try again in a while.")
             name = secrets.token_urlsafe(12)
-            view = View(name, order, results=(None,) * len(order.parts))
+            nothing = (None,) * len(order.parts)
+            view = View(name, order, results=nothing, receipts=nothing)
             stop = Path(self._folder.name) / name
             self._entries[name] = _Entry(owner, view, stop, contextvars.copy_context())
             self._waiting.append(name)
@@ -190,7 +192,7 @@ class Service:
         view, run = entry.view, ""
         if view.order.kind == "generate":
             self._set(entry, status="writing")
-            run = self.gallery.add(entry.owner, view.order, view.results[0])
+            run = self.gallery.add(entry.owner, view.order, view.results[0], view.receipts[0])
         self._set(entry, status="done", run=run, ended=time.time(), preview=())
 
     def _apply(self, entry: _Entry, event: Event) -> None:
@@ -218,9 +220,10 @@ class Service:
                 )
             case Decoding():
                 self._set(entry, status="decoding")
-            case PartDone(index=index, result=result):
-                results = tuple(result if place == index else one for place, one in enumerate(view.results))
-                self._set(entry, results=results)
+            case PartDone(index=index):
+                results, receipts = list(view.results), list(view.receipts)
+                results[index], receipts[index] = event.result, event.receipt
+                self._set(entry, results=tuple(results), receipts=tuple(receipts))
             case Failed(sentence=sentence):
                 self._set(entry, status="failed", trouble=sentence, ended=time.time(), preview=())
 

@@ -13,12 +13,11 @@ NOBODY = {"visitor": "", "generate": "", "compare": ""}
 
 @dataclass(frozen=True)
 class Studio:
-    """The services behind the page. card: emulated from the beginning. is_offline: nothing is fetched."""
+    """The services behind the page. card: emulated from the beginning."""
 
     service: Service
     planner: Planner
     card: str = ""
-    is_offline: bool = False
 
 
 def known(browser: dict | None) -> dict:

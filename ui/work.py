@@ -19,7 +19,7 @@ import streamline
 from . import words
 from .events import Decoding, Event, Failed, Loading, PartDone, PartStarted, Stepped, Warming
 from .models import Pipelines
-from .orders import Order
+from .orders import Order, Part
 from .planning import device_name, dtype_of
 
 WARM_UP_STEPS = 2
@@ -67,7 +67,20 @@ def _work(order: Order, should_stop: Callable[[], bool], pipelines: Pipelines, e
         with ThreadPoolExecutor(1) as aside:
             report = _Reporter(pipe, emit, index, aside)
             result = streamline.run(pipe, settings.job, part.plan, order.image, report, should_stop=should_stop)
-        emit(PartDone(index, result))
+        emit(PartDone(index, result, _receipt(pipe, order, part, result)))
+
+
+def _receipt(pipe: DiffusionPipeline, order: Order, part: Part, result: streamline.Result) -> streamline.Receipt:
+    source = order.settings.source
+    return streamline.Receipt.of(
+        pipe,
+        result,
+        model=source.name,
+        image=order.image,
+        base=source.base or None,
+        motion_adapter=source.motion_adapter or None,
+        predicted=part.prediction,
+    )
 
 
 class _Reporter:

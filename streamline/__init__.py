@@ -23,6 +23,7 @@ from .errors import (  # noqa: E402
 from .hardware import detect  # noqa: E402
 from .job import Job  # noqa: E402
 from .live_tensors import LiveTensors  # noqa: E402
+from .metrics import psnr, ssim  # noqa: E402
 from .naive import run_naive  # noqa: E402
 from .plan import Plan, Rehash, Slicing  # noqa: E402
 from .prediction import Prediction, StagePrediction  # noqa: E402
@@ -79,9 +80,11 @@ __all__ = [
     "parse_bytes",
     "predict",
     "preview",
+    "psnr",
     "read_receipt",
     "run",
     "run_naive",
+    "ssim",
     "trace",
     "tune",
 ]

@@ -24,6 +24,7 @@ from .errors import (  # noqa: E402
 from .hardware import default_budget, detect, detect_all  # noqa: E402
 from .job import Job  # noqa: E402
 from .live_tensors import LiveTensors  # noqa: E402
+from .metrics import psnr, ssim  # noqa: E402
 from .naive import run_naive  # noqa: E402
 from .plan import Plan, Rehash, Slicing  # noqa: E402
 from .planner import Candidate  # noqa: E402
@@ -86,10 +87,12 @@ __all__ = [
     "parse_bytes",
     "predict",
     "preview",
+    "psnr",
     "rates_of",
     "read_receipt",
     "run",
     "run_naive",
+    "ssim",
     "trace",
     "tune",
 ]

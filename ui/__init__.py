@@ -35,5 +35,6 @@ def build(output_dir: Path = OUTPUT_DIR, card: str = "", is_offline: bool = Fals
     """
     pipelines = Pipelines(is_offline)
     make = zero.on_gpu(work.make) if zero.is_here() else partial(work.make, pipelines=pipelines)
-    service = Service(make, Gallery(output_dir))
-    return page.build(Studio(service, Planner(pipelines), card))
+    planner = Planner(pipelines)
+    service = Service(make, Gallery(output_dir), planner.forget)
+    return page.build(Studio(service, planner, card))

@@ -18,6 +18,7 @@ from .generate_tab import QUICK, TICK_SECONDS
 from .models import entries
 from .orders import QUALITIES, Settings
 from .state import Studio, known, watched
+from .style import html
 from .style import read as read_static
 
 POINTS = 3  # budgets of a quality, until someone asks for more
@@ -36,24 +37,24 @@ class CompareTab:
 def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
     """Lay the tab out and connect it. inputs: the fields of the Generate tab."""
     seen = gr.State(("", -1))
-    about = gr.HTML("", elem_id="compare-about")
+    about = html("", elem_id="compare-about")
     with gr.Row():
         start = gr.Button("Compare with the original", variant="primary", size="lg", scale=3, elem_id="compare")
         stop = gr.Button("Cancel", size="lg", scale=1, interactive=False, elem_id="compare-stop")
-    trouble = gr.HTML("", elem_classes="note", elem_id="compare-note")
-    progress = gr.HTML("", elem_classes="fold", elem_id="compare-progress")
+    trouble = html("", elem_classes="note", elem_id="compare-note")
+    progress = html("", elem_classes="fold", elem_id="compare-progress")
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
-            wipe = gr.HTML("", js_on_load=read_static("wipe.js"), elem_classes="fold", elem_id="wipe")
+            wipe = html("", js_on_load=read_static("wipe.js"), elem_classes="fold", elem_id="wipe")
         with gr.Column(scale=5, min_width=320):
-            figures = gr.HTML("", elem_classes="fold", elem_id="figures")
+            figures = html("", elem_classes="fold", elem_id="figures")
             report = gr.DownloadButton("Download as one web page", visible=False, elem_id="report")
     with gr.Accordion("Sweep: many budgets and qualities in one table", open=False, elem_id="sweep"):
         with gr.Row(equal_height=True):
             qualities = gr.CheckboxGroup(list(QUALITIES), value=list(QUALITIES), label="Qualities", scale=3)
             points = gr.Slider(1, 6, value=POINTS, step=1, label="Budgets for each", scale=2)
             sweep = gr.Button("Run the sweep", elem_id="sweep-start", scale=1)
-        table = gr.HTML("", elem_classes="fold", elem_id="sweep-table")
+        table = html("", elem_classes="fold", elem_id="sweep-table")
 
     timer = gr.Timer(TICK_SECONDS, active=False)
     followed = [progress, wipe, figures, report, table, stop, timer, seen]

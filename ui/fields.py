@@ -14,7 +14,7 @@ from .form import EMULATED, FIELDS
 from .models import OWN, Entry, Profile, entries
 from .orders import Settings
 from .picture import picture_field
-from .style import read
+from .style import html, read
 
 ASSETS = Path(__file__).parents[1] / "assets"
 PROMPTS = (
@@ -88,7 +88,7 @@ def build(card: str = "") -> Fields:
     notes: dict[str, gr.HTML] = {}
 
     def note(name: str) -> None:
-        notes[name] = gr.HTML("", elem_classes="note", elem_id=f"note-{name}")
+        notes[name] = html("", elem_classes="note", elem_id=f"note-{name}")
 
     with gr.Group():
         model = gr.Dropdown(
@@ -132,7 +132,7 @@ def build(card: str = "") -> Fields:
             2, label="Seed", info="the same seed makes the same video", min_width=130, scale=3, elem_id="seed"
         )
         keep_seed = gr.Checkbox(True, label="Keep it", min_width=90, scale=1, elem_id="keep-seed")
-        dice = gr.Button("🎲 Roll", min_width=80, scale=1, elem_id="dice")
+        dice = gr.Button("Roll dice", min_width=90, scale=1, elem_id="dice")
     note("seed")
     with gr.Accordion("More settings", open=False, elem_id="more"):
         negative_prompt = gr.Textbox("", label="What should it not show?")
@@ -144,9 +144,9 @@ def build(card: str = "") -> Fields:
             noise = gr.Number(0.02, label="Freedom", info="noise on the picture", min_width=110)
     note("more")
     with gr.Group(elem_id="memory"):
-        slider = gr.HTML("", js_on_load=read("budget.js"), padding=True, elem_id="budget-slider")
+        slider = html("", js_on_load=read("budget.js"), padding=True, elem_id="budget-slider")
     note("budget")
-    budget_hint = gr.HTML("", elem_classes="hint")
+    budget_hint = html("", elem_classes="hint")
     quality = gr.Radio(list(QUALITY_CHOICES), value="exact", label="Quality", elem_id="quality")
     with gr.Accordion("Type a budget, or try another card", open=bool(card), elem_id="budget-more"):
         budget = gr.Textbox("", label="Memory budget", placeholder="8GiB", elem_id="budget")

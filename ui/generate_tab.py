@@ -20,6 +20,7 @@ from .models import entries
 from .orders import Settings
 from .restoring import restore
 from .state import Studio, known, watched
+from .style import html
 from .style import read as read_static
 
 FORMATS = (("MP4", ".mp4"), ("WebM", ".webm"), ("GIF", ".gif"), ("PNG frames", ".zip"))
@@ -53,22 +54,22 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
                 start = gr.Button("Make the video", variant="primary", size="lg", scale=3, elem_id="start")
                 stop = gr.Button("Cancel", size="lg", scale=1, interactive=False, elem_id="stop")
         with gr.Column(scale=6, min_width=320):
-            stage = gr.HTML(panels.stage_box(None), elem_id="stage")
+            stage = html(panels.stage_box(None), elem_id="stage")
             video = gr.Video(
                 label="Video", height=420, autoplay=True, loop=True, interactive=False, visible=False, elem_id="video"
             )
-            progress = gr.HTML("", elem_classes="fold", elem_id="progress")
-            result = gr.HTML("", elem_classes="fold", elem_id="result")
+            progress = html("", elem_classes="fold", elem_id="progress")
+            result = html("", elem_classes="fold", elem_id="result")
             with gr.Row(visible=False, equal_height=True) as take_home:
                 kind = gr.Dropdown(list(FORMATS), value=".mp4", label="Format", min_width=120, elem_id="format")
                 crf = gr.Slider(
                     10, 35, value=16, step=1, label="Compression", info="less is finer; for MP4 and WebM", min_width=150
                 )
                 download = gr.DownloadButton("Download", min_width=120, elem_id="download")
-            live = gr.HTML("", elem_classes="fold", elem_id="live")
-            outlook_panel = gr.HTML("", js_on_load=read_static("actions.js"), elem_id="plan")
+            live = html("", elem_classes="fold", elem_id="live")
+            outlook_panel = html("", js_on_load=read_static("actions.js"), elem_id="plan")
             with gr.Accordion("The plan in the terms of the field", open=False, elem_id="reasons"):
-                reasons = gr.HTML("")
+                reasons = html("")
                 plan_json = gr.Code("", language="json", label="Plan", max_lines=16)
             receipt_box = gr.Accordion("Receipt of this video", open=False, visible=False)
             with receipt_box:
@@ -80,7 +81,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
                     height=110,
                     elem_id="restore",
                 )
-            restore_note = gr.HTML("", elem_classes="fold", elem_id="restore-note")
+            restore_note = html("", elem_classes="fold", elem_id="restore-note")
 
     timer = gr.Timer(TICK_SECONDS, active=False)
     notes = list(fields.notes.values())

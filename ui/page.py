@@ -8,7 +8,7 @@ from . import api, compare_tab, gallery_tab, generate_tab, system_tab
 from .generate_tab import PLANNING, QUICK
 from .restoring import restore_run
 from .state import Studio, known
-from .style import read
+from .style import html, read
 
 LOGO = (
     '<svg viewBox="0 0 48 48" aria-hidden="true"><rect width="48" height="48" rx="12" fill="#5b5bd6"/>'
@@ -26,14 +26,14 @@ def build(studio: Studio) -> gr.Blocks:
     """The page of a studio."""
     with gr.Blocks(title="Streamlined Inference", analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         browser = gr.BrowserState(None, storage_key="streamline", secret="streamline")
-        gr.HTML(TITLE, elem_id="title")
+        html(TITLE, elem_id="title")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Generate", id="generate"):
                 generate = generate_tab.build(studio, browser)
             with gr.Tab("Compare", id="compare") as compare_place:
                 compare = compare_tab.build(studio, browser, generate.fields.inputs)
             with gr.Tab("Gallery", id="gallery") as gallery_place:
-                gallery = gr.HTML("", js_on_load=read("actions.js"), elem_id="gallery")
+                gallery = html("", js_on_load=read("actions.js"), elem_id="gallery")
             with gr.Tab("System", id="system") as system_place:
                 system_tab.build(studio, browser, system_place)
         api.build(studio)

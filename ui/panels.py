@@ -82,7 +82,7 @@ def plan_panel(outlook: Outlook) -> str:
     saved = 1 - shown.peak_bytes / outlook.original.peak_bytes
     saving = f"{saved:.0%} less than the original" if saved >= 0.01 else "as the original"
     points = [(one.prediction.peak_bytes, one.prediction.seconds) for one in outlook.candidates]
-    here = next(index for index, one in enumerate(outlook.candidates) if one.prediction == outlook.prediction)
+    here = next((index for index, one in enumerate(outlook.candidates) if one.prediction == outlook.prediction), None)
     plot = ""
     if len(points) > 1:
         plot = f"<h4>Time against memory: choose a point to set the budget</h4>{_frontier(points, here, outlook)}"

@@ -86,8 +86,14 @@ class Planner:
                 plan = self._tune(settings, settings.budget_bytes)
             except streamline.BudgetError as error:
                 return replace(known, trouble=_shortfall(error, settings), remedies=self._remedies(error, known))
-            prediction = next(one.prediction for one in candidates if one.plan == replace(plan, budget_bytes=None))
+            alike = (one.prediction for one in candidates if one.plan == replace(plan, budget_bytes=None))
+            prediction = next(alike, None) or self._predict(settings, plan)
             return replace(known, plan=plan, prediction=prediction)
+
+    def forget(self) -> None:
+        """Predict anew from now on, for a run has shown how good predictions are."""
+        with self._lock:
+            self._known.clear()
 
     def order(self, outlook: Outlook, image) -> Order:
         """The video of an outlook that fits; raises InputError for one that does not."""
@@ -129,7 +135,7 @@ class Planner:
             model, where = self._model(settings), self._where(settings)
             self._known[key] = (
                 streamline.frontier(model, job, settings.quality, where),
-                streamline.predict(model, job, streamline.Plan(), where),
+                self._predict(settings, streamline.Plan()),
             )
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
@@ -137,6 +143,9 @@ class Planner:
 
     def _tune(self, settings: Settings, budget: int) -> streamline.Plan:
         return streamline.tune(self._model(settings), settings.job, budget, settings.quality, self._where(settings))
+
+    def _predict(self, settings: Settings, plan: streamline.Plan) -> streamline.Prediction:
+        return streamline.predict(self._model(settings), settings.job, plan, self._where(settings))
 
     def _model(self, settings: Settings):
         entry = entries()[settings.model]

@@ -99,9 +99,11 @@ class Service:
     An order belongs to who gave it: every call names its owner, and nobody sees another's.
     """
 
-    def __init__(self, make: Maker, gallery: Gallery) -> None:
+    def __init__(self, make: Maker, gallery: Gallery, on_done: Callable[[], None] = lambda: None) -> None:
+        """make: does the work. on_done: called after every order."""
         self.gallery = gallery
         self._make = make
+        self._on_done = on_done
         self._changed = threading.Condition()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._waiting: list[str] = []
@@ -187,6 +189,7 @@ class Service:
         finally:
             ended.set()
             entry.stop.unlink(missing_ok=True)
+            self._on_done()
 
     def _finish(self, entry: _Entry) -> None:
         view, run = entry.view, ""

@@ -47,3 +47,8 @@ def read(name: str) -> str:
 
 CSS = read("style.css")
 HEAD = f"<script>{read('page.js')}</script>"
+
+
+def html(value: str, **options: object) -> gr.HTML:
+    """HTML that only this page's own style applies to."""
+    return gr.HTML(value, apply_default_css=False, **options)

@@ -15,6 +15,7 @@ import streamline
 from . import words
 from .generate_tab import QUICK
 from .state import Studio, known
+from .style import html
 
 PACKAGES = ("streamline", "torch", "diffusers", "transformers", "gradio")
 FIGURES = (
@@ -28,12 +29,12 @@ FIGURES = (
 
 def build(studio: Studio, browser: gr.BrowserState, tab: gr.Tab) -> None:
     """Lay the tab out and connect it; what it shows is read anew whenever it is opened."""
-    findings = gr.HTML("", elem_id="doctor")
-    devices = gr.HTML("", elem_id="devices")
+    findings = html("", elem_id="doctor")
+    devices = html("", elem_id="devices")
     with gr.Row():
         refresh = gr.Button("Read again", elem_id="refresh")
         measure = gr.Button("Measure how fast it is", elem_id="measure")
-    kept = gr.HTML("", elem_id="kept")
+    kept = html("", elem_id="kept")
     with gr.Row():
         clear_cache = gr.Button("Clear what was learnt about this machine", elem_id="clear-cache")
         clear_gallery = gr.Button("Delete all videos of this browser", variant="stop", elem_id="clear-gallery")

@@ -9,6 +9,7 @@ from .apply import Applied, apply, is_applied  # noqa: E402
 from .cards import emulate  # noqa: E402
 from .catalog import MODELS, Model, load  # noqa: E402
 from .device import Device  # noqa: E402
+from .doctor import Finding, examine  # noqa: E402
 from .errors import (  # noqa: E402
     BudgetError,
     Cancelled,
@@ -46,6 +47,7 @@ __all__ = [
     "Device",
     "DeviceError",
     "Fidelity",
+    "Finding",
     "Finished",
     "InputError",
     "Job",
@@ -73,6 +75,7 @@ __all__ = [
     "contact_sheet",
     "detect",
     "emulate",
+    "examine",
     "export",
     "frontier",
     "is_applied",

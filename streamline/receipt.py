@@ -12,7 +12,8 @@ import json
 import math
 import platform
 import re
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ from .catalog import MODELS, model_of
 from .errors import InputError, StreamlineError
 from .hardware import detect
 from .job import Job, fit_to
+from .metrics import WINDOW, largest_difference, psnr, ssim
 from .plan import Plan
 from .prediction import Prediction
 from .runner import Result
@@ -49,6 +51,16 @@ class Fidelity:
     largest_difference: int
     psnr: float
     ssim: float | None
+
+    @classmethod
+    def of(cls, frames: Sequence[Image.Image], originals: Sequence[Image.Image]) -> Fidelity:
+        """Measured on the frames of two videos; raises InputError for different lengths or sizes."""
+        is_small = min(frames[0].size) < WINDOW
+        return cls(
+            largest_difference=largest_difference(frames, originals),
+            psnr=statistics.fmean(psnr(frames, originals)),
+            ssim=None if is_small else statistics.fmean(ssim(frames, originals)),
+        )
 
 
 @dataclass(frozen=True)

@@ -160,12 +160,6 @@ def comparison_sheet(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
     return picture
 
 
-def largest_difference(first: Sequence[Image.Image], second: Sequence[Image.Image]) -> int:
-    """Of any channel of any pixel, 0 to 255, between two videos of one size."""
-    pairs = zip(first, second, strict=True)
-    return max(int(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).max()) for a, b in pairs)
-
-
 def enlarge(frame: Image.Image, smallest: int = SMALLEST_SIDE) -> Image.Image:
     """The frame, each pixel a square of as many as bring its shorter side to about `smallest`."""
     factor = max(1, smallest // min(frame.size))

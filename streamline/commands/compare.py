@@ -6,9 +6,10 @@ import argparse
 import json
 
 from ..errors import InputError
+from ..metrics import largest_difference
 from ..naive import run_naive
 from ..runner import run
-from ..video import check_path, comparison_sheet, largest_difference, save_picture
+from ..video import check_path, comparison_sheet, save_picture
 from .job_options import add_job_options, prepare
 from .plan_options import add_plan_options, plan_of, tuned
 from .report import Progress, took, versions

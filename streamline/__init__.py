@@ -8,6 +8,7 @@ logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 from .apply import Applied, apply, is_applied  # noqa: E402
 from .cards import emulate  # noqa: E402
 from .catalog import MODELS, Model, load  # noqa: E402
+from .comparison_report import report_html  # noqa: E402
 from .device import Device  # noqa: E402
 from .doctor import Finding, examine  # noqa: E402
 from .errors import (  # noqa: E402
@@ -85,6 +86,7 @@ __all__ = [
     "preview",
     "psnr",
     "read_receipt",
+    "report_html",
     "run",
     "run_naive",
     "ssim",

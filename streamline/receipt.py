@@ -44,8 +44,8 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 class Fidelity:
     """How near a video is to the original pipeline's, as measured.
 
-    largest_difference: of any channel of any pixel, of 255. psnr (decibels, infinite for equal videos), ssim: means
-    over frames; ssim is None where frames are too small for it.
+    largest_difference: of any channel of any pixel, of 255. psnr: in decibels, of all frames together; infinite for
+    equal videos. ssim: mean over frames; None where they are too small for it.
     """
 
     largest_difference: int
@@ -55,10 +55,11 @@ class Fidelity:
     @classmethod
     def of(cls, frames: Sequence[Image.Image], originals: Sequence[Image.Image]) -> Fidelity:
         """Measured on the frames of two videos; raises InputError for different lengths or sizes."""
+        errors = statistics.fmean(10 ** (-value / 10) for value in psnr(frames, originals))
         is_small = min(frames[0].size) < WINDOW
         return cls(
             largest_difference=largest_difference(frames, originals),
-            psnr=statistics.fmean(psnr(frames, originals)),
+            psnr=-10 * math.log10(errors) if errors else math.inf,
             ssim=None if is_small else statistics.fmean(ssim(frames, originals)),
         )
 

@@ -101,6 +101,14 @@ def save_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
     return path
 
 
+def save_text(text: str, path: str | os.PathLike) -> Path:
+    """Write a web page, complete or not at all. Raises InputError for a path that cannot be written."""
+    path = check_path(path, ".html")
+    with _appearing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
 @contextmanager
 def _appearing(path: Path) -> Iterator[Path]:
     """Where to write what is to appear at `path` once it is complete; a folder, so that all of it goes at once."""

@@ -9,7 +9,9 @@ from .apply import Applied, apply, is_applied  # noqa: E402
 from .cache import cache_folder  # noqa: E402
 from .cards import CARDS, emulate  # noqa: E402
 from .catalog import MODELS, Model, load  # noqa: E402
+from .comparison_report import report_html  # noqa: E402
 from .device import Device  # noqa: E402
+from .doctor import Finding, examine  # noqa: E402
 from .errors import (  # noqa: E402
     BudgetError,
     Cancelled,
@@ -50,6 +52,7 @@ __all__ = [
     "Device",
     "DeviceError",
     "Fidelity",
+    "Finding",
     "Finished",
     "InputError",
     "Job",
@@ -80,6 +83,7 @@ __all__ = [
     "detect",
     "detect_all",
     "emulate",
+    "examine",
     "export",
     "frontier",
     "is_applied",
@@ -90,6 +94,7 @@ __all__ = [
     "psnr",
     "rates_of",
     "read_receipt",
+    "report_html",
     "run",
     "run_naive",
     "ssim",

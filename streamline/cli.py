@@ -38,11 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         reason = next(iter(str(error).splitlines()), "")
         return _complain(f"{type(error).__name__}: {reason} (STREAMLINE_DEBUG=1 shows where.)", FAILED)
+    text, status = (answer, 0) if isinstance(answer, str) else answer
     try:
-        print(answer, flush=True)
+        print(text, flush=True)
     except BrokenPipeError:  # the reader has seen enough; nothing is left to flush when Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return status
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,4 +1,4 @@
-"""How alike two videos are, frame by frame: PSNR, and SSIM as Wang et al. define it.
+"""How alike two videos are: their largest difference, and frame by frame PSNR, and SSIM as Wang et al. define it.
 
 Source: Wang, Bovik, Sheikh, Simoncelli: Image Quality Assessment: From Error Visibility to Structural Similarity
 (IEEE Transactions on Image Processing, 2004).
@@ -18,6 +18,11 @@ PEAK = 255.0
 WINDOW = 11  # pixels a side
 SIGMA = 1.5  # pixels
 STABILISER = ((0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2)  # C1 and C2, with K1 = 0.01 and K2 = 0.03
+
+
+def largest_difference(first: Sequence[Image.Image], second: Sequence[Image.Image]) -> int:
+    """Of any channel of any pixel, 0 to 255. Raises InputError as `psnr` does."""
+    return max(int(np.abs(a - b).max()) for a, b in _pairs(first, second))
 
 
 def psnr(first: Sequence[Image.Image], second: Sequence[Image.Image]) -> tuple[float, ...]:

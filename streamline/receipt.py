@@ -12,7 +12,8 @@ import json
 import math
 import platform
 import re
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ from .catalog import MODELS, model_of
 from .errors import InputError, StreamlineError
 from .hardware import detect
 from .job import Job, fit_to
+from .metrics import WINDOW, largest_difference, psnr, ssim
 from .plan import Plan
 from .prediction import Prediction
 from .runner import Result
@@ -42,13 +44,24 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 class Fidelity:
     """How near a video is to the original pipeline's, as measured.
 
-    largest_difference: of any channel of any pixel, of 255. psnr (decibels, infinite for equal videos), ssim: means
-    over frames; ssim is None where frames are too small for it.
+    largest_difference: of any channel of any pixel, of 255. psnr: in decibels, of all frames together; infinite for
+    equal videos. ssim: mean over frames; None where they are too small for it.
     """
 
     largest_difference: int
     psnr: float
     ssim: float | None
+
+    @classmethod
+    def of(cls, frames: Sequence[Image.Image], originals: Sequence[Image.Image]) -> Fidelity:
+        """Measured on the frames of two videos; raises InputError for different lengths or sizes."""
+        errors = statistics.fmean(10 ** (-value / 10) for value in psnr(frames, originals))
+        is_small = min(frames[0].size) < WINDOW
+        return cls(
+            largest_difference=largest_difference(frames, originals),
+            psnr=-10 * math.log10(errors) if errors else math.inf,
+            ssim=None if is_small else statistics.fmean(ssim(frames, originals)),
+        )
 
 
 @dataclass(frozen=True)

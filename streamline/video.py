@@ -101,6 +101,14 @@ def save_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
     return path
 
 
+def save_text(text: str, path: str | os.PathLike) -> Path:
+    """Write a web page, complete or not at all. Raises InputError for a path that cannot be written."""
+    path = check_path(path, ".html")
+    with _appearing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
 @contextmanager
 def _appearing(path: Path) -> Iterator[Path]:
     """Where to write what is to appear at `path` once it is complete; a folder, so that all of it goes at once."""
@@ -158,12 +166,6 @@ def comparison_sheet(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
         picture.paste(sheet, (0, top + CAPTION))
         top += CAPTION + sheet.height
     return picture
-
-
-def largest_difference(first: Sequence[Image.Image], second: Sequence[Image.Image]) -> int:
-    """Of any channel of any pixel, 0 to 255, between two videos of one size."""
-    pairs = zip(first, second, strict=True)
-    return max(int(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).max()) for a, b in pairs)
 
 
 def enlarge(frame: Image.Image, smallest: int = SMALLEST_SIDE) -> Image.Image:

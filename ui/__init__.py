@@ -37,4 +37,4 @@ def build(output_dir: Path = OUTPUT_DIR, card: str = "", is_offline: bool = Fals
     make = zero.on_gpu(work.make) if zero.is_here() else partial(work.make, pipelines=pipelines)
     planner = Planner(pipelines)
     service = Service(make, Gallery(output_dir), planner.forget)
-    return page.build(Studio(service, planner, card))
+    return page.build(Studio(service, planner, card, is_offline))

@@ -17,6 +17,7 @@ from .form import FIELDS, Form, read
 from .generate_tab import QUICK, TICK_SECONDS
 from .models import entries
 from .orders import QUALITIES, Settings
+from .service import View
 from .state import Studio, known, watched
 from .style import html
 from .style import read as read_static
@@ -98,7 +99,7 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
             answer |= {
                 wipe: comparing.wipe(view),
                 figures: comparing.figures(view),
-                report: gr.update(visible=True, value=_report(view)),
+                report: gr.update(visible=view.results[0] is not None, value=_report(view)),
             }
         return answer
 
@@ -150,6 +151,11 @@ def summary(settings: Settings) -> str:
     )
 
 
-def _report(view) -> str:
-    folder = Path(tempfile.mkdtemp(prefix="streamline-report-"))
-    return str(streamline.report_html(view, folder / "comparison.html"))
+def _report(view: View) -> str | None:
+    """The path of the comparison as one web page; None where there is only one video."""
+    original, streamlined = view.results
+    if original is None:
+        return None
+    path = Path(tempfile.mkdtemp(prefix="streamline-report-")) / "comparison.html"
+    path.write_text(streamline.report_html(original, streamlined, view.receipts[1]), encoding="utf-8")
+    return str(path)

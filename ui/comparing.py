@@ -17,9 +17,12 @@ IDENTICAL = 100.0  # dB; frames that do not differ have no PSNR
 
 
 def likeness(first: streamline.Result, second: streamline.Result) -> tuple[list[float], list[float]]:
-    """PSNR in dB (IDENTICAL at most) and SSIM of every frame."""
+    """PSNR in dB (IDENTICAL at most) and SSIM of every frame, none of the latter where frames are too small for it."""
     psnr = [min(IDENTICAL, value) for value in streamline.psnr(first.frames, second.frames)]
-    return psnr, list(streamline.ssim(first.frames, second.frames))
+    try:
+        return psnr, list(streamline.ssim(first.frames, second.frames))
+    except streamline.InputError:
+        return psnr, []
 
 
 def wipe(view: View) -> str:
@@ -99,10 +102,10 @@ def _alike(view: View) -> str:
     psnr, ssim = likeness(*view.results)
     same = all(value >= IDENTICAL for value in psnr)
     said = "identical in every frame" if same else f"{fmean(psnr):.1f} dB on average"
-    return (
-        f"<h4>PSNR, frame by frame: {said}</h4>{charts.frame_bars(psnr, IDENTICAL if same else 60.0, 'dB')}"
-        f"<h4>SSIM, frame by frame: {fmean(ssim):.4f} on average</h4>{charts.frame_bars(ssim, 1.0, '')}"
-    )
+    bars = f"<h4>PSNR, frame by frame: {said}</h4>{charts.frame_bars(psnr, IDENTICAL if same else 60.0, 'dB')}"
+    if ssim:
+        bars += f"<h4>SSIM, frame by frame: {fmean(ssim):.4f} on average</h4>{charts.frame_bars(ssim, 1.0, '')}"
+    return bars
 
 
 def grid(view: View) -> str:

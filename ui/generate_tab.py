@@ -31,11 +31,16 @@ PLANNING = {"show_progress": "hidden", "api_visibility": "private", "concurrency
 
 @dataclass(frozen=True)
 class GenerateTab:
-    """What other tabs need of this one. opening: outputs of `open_page`."""
+    """What other tabs need of this one.
+
+    look: plans anew from the fields to look_outputs, with the options `looking`. opening: outputs of `open_page`.
+    changed: counts finished videos. restoring: outputs of `show_settings`, which fills in all fields.
+    """
 
     fields: Fields
     look: Callable
     look_outputs: list
+    looking: dict
     opening: list
     open_page: Callable
     changed: gr.State
@@ -86,6 +91,8 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
     timer = gr.Timer(TICK_SECONDS, active=False)
     notes = list(fields.notes.values())
     look_outputs = [fields.slider, fields.budget_hint, outlook_panel, reasons, plan_json, *notes, start]
+
+    looking = PLANNING | {"show_progress": "minimal", "show_progress_on": outlook_panel}
 
     def form_of(values: tuple) -> Form:
         return Form(**dict(zip(FIELDS, values, strict=True)))
@@ -235,24 +242,24 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         for name in ("frames", "steps", "width", "height", "guidance", "motion", "fps", "noise", "seed", "quality",
                      "prompt", "negative_prompt", "card")
     ] + [fields.by_name["image"].change, fields.by_name["budget"].submit, fields.by_name["budget"].blur]  # fmt: skip
-    gr.on(typed, look, fields.inputs, look_outputs, trigger_mode="always_last", **PLANNING)
+    gr.on(typed, look, fields.inputs, look_outputs, trigger_mode="always_last", **looking)
     sides = [fields.by_name["width"], fields.by_name["height"], fields.free_size]
     fields.size.input(field_list.follow_size, fields.size, sides, **QUICK).then(
-        look, fields.inputs, look_outputs, **PLANNING
+        look, fields.inputs, look_outputs, **looking
     )
     fields.by_name["card"].input(lambda: "", None, budget, **QUICK)
-    fields.slider.input(slide, None, budget, **QUICK).then(look, fields.inputs, look_outputs, **PLANNING)
+    fields.slider.input(slide, None, budget, **QUICK).then(look, fields.inputs, look_outputs, **looking)
     outlook_panel.click(
         remedy,
         budget,
         [budget, fields.size, *(fields.by_name[name] for name in ("frames", "width", "height", "quality"))],
         **QUICK,
-    ).then(look, fields.inputs, look_outputs, **PLANNING)
+    ).then(look, fields.inputs, look_outputs, **looking)
     for name in ("model", "own", "base", "motion_adapter"):
         field = fields.by_name[name]
         event = field.input if name == "model" else field.submit
         event(choose_model, fields.inputs, [*fields.shape, *notes], **PLANNING).then(
-            look, fields.inputs, look_outputs, **PLANNING
+            look, fields.inputs, look_outputs, **looking
         )
     start.click(
         start_order,
@@ -302,7 +309,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         return show_settings(*found) | {dropped: None}
 
     dropped.upload(restore_file, [dropped, browser], [dropped, *restoring], **PLANNING).then(
-        look, fields.inputs, look_outputs, **PLANNING
+        look, fields.inputs, look_outputs, **looking
     )
     opening = [browser, timer, seen, *followed]
-    return GenerateTab(fields, look, look_outputs, opening, open_page, changed, restoring, show_settings)
+    return GenerateTab(fields, look, look_outputs, looking, opening, open_page, changed, restoring, show_settings)

@@ -58,8 +58,8 @@ def build(studio: Studio) -> gr.Blocks:
 
         look = (generate.look, generate.fields.inputs, generate.look_outputs)
         gr.on([generate.changed.change, gallery_place.select], show_gallery, browser, gallery, **QUICK)
-        gallery.click(act, browser, [gallery, tabs, *generate.restoring], **PLANNING).then(*look, **PLANNING)
+        gallery.click(act, browser, [gallery, tabs, *generate.restoring], **PLANNING).then(*look, **generate.looking)
         compare_place.select(compare.describe, generate.fields.inputs, compare.about, **QUICK)
         demo.load(open_page, browser, [gallery, *generate.opening, *compare.followed], **QUICK)
-        demo.load(*look, **PLANNING)
+        demo.load(*look, **generate.looking)
     return demo

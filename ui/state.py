@@ -13,11 +13,12 @@ NOBODY = {"visitor": "", "generate": "", "compare": ""}
 
 @dataclass(frozen=True)
 class Studio:
-    """The services behind the page. card: emulated from the beginning."""
+    """The services behind the page. card: emulated from the beginning. is_offline: the hub is not asked."""
 
     service: Service
     planner: Planner
     card: str = ""
+    is_offline: bool = False
 
 
 def known(browser: dict | None) -> dict:

@@ -26,10 +26,12 @@ FIGURES = (
     ("context_bytes", "Taken by the driver"),
 )
 
+LOOKING = '<div class="panel doctor"><h3>Is everything all right?</h3><p class="muted">Looking …</p></div>'
+
 
 def build(studio: Studio, browser: gr.BrowserState, tab: gr.Tab) -> None:
     """Lay the tab out and connect it; what it shows is read anew whenever it is opened."""
-    findings = html("", elem_id="doctor")
+    findings = html(LOOKING, elem_id="doctor")
     devices = html("", elem_id="devices")
     with gr.Row():
         refresh = gr.Button("Read again", elem_id="refresh")
@@ -40,7 +42,7 @@ def build(studio: Studio, browser: gr.BrowserState, tab: gr.Tab) -> None:
         clear_gallery = gr.Button("Delete all videos of this browser", variant="stop", elem_id="clear-gallery")
 
     def show(browser):
-        return doctor(), device_cards(measured=False), kept_panel(studio, known(browser)["visitor"])
+        return device_cards(measured=False), kept_panel(studio, known(browser)["visitor"])
 
     def show_measured():
         return device_cards(measured=True)
@@ -51,22 +53,24 @@ def build(studio: Studio, browser: gr.BrowserState, tab: gr.Tab) -> None:
     def delete_all(browser):
         studio.service.gallery.clear(known(browser)["visitor"])
 
-    shown = [findings, devices, kept]
+    shown = [devices, kept]
     gr.on([tab.select, refresh.click], show, browser, shown, **QUICK)
+    gr.on([tab.select, refresh.click], lambda: doctor(studio), None, findings, **QUICK)
     measure.click(show_measured, None, devices, api_visibility="private")
     clear_cache.click(forget, None, None, **QUICK).then(show, browser, shown, **QUICK)
     clear_gallery.click(delete_all, browser, None, **QUICK).then(show, browser, shown, **QUICK)
 
 
-def doctor() -> str:
+def doctor(studio: Studio) -> str:
     """What is wrong, and how to mend it."""
     rows = "".join(
         f'<div class="finding {escape(finding.level)}"><p><b>{escape(finding.what)}</b></p>'
         + (f'<p class="muted">{escape(finding.remedy)}</p>' if finding.remedy else "")
         + "</div>"
-        for finding in streamline.examine()
+        for finding in streamline.examine(studio.service.gallery.folder, offline=studio.is_offline)
+        if finding.level != "ok"
     )
-    rows = rows or '<div class="finding"><p><b>Nothing is wrong.</b></p></div>'
+    rows = rows or '<div class="finding"><p><b>Yes: nothing is wrong.</b></p></div>'
     return f'<div class="panel doctor"><h3>Is everything all right?</h3>{rows}</div>'
 
 

@@ -44,9 +44,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in launch.sh; read whe
 if options.offline:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
-import ui  # noqa: E402  # after the environment is set
+import streamline  # noqa: E402  # after the environment is set
+import ui  # noqa: E402
 
-demo = ui.build(options.output_dir or ui.OUTPUT_DIR, options.emulate, options.offline)
+output_dir = (options.output_dir or ui.OUTPUT_DIR).absolute()
+try:
+    demo = ui.build(output_dir, options.emulate, options.offline)
+except streamline.InputError as error:
+    print(f"app.py: {error}", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
     if (options.listen or options.share) and options.auth is None:
@@ -61,6 +67,7 @@ if __name__ == "__main__":
         root_path=options.root_path or None,
         inbrowser=options.inbrowser,
         mcp_server=options.mcp,
+        allowed_paths=[str(output_dir)],  # what is in it has names that only its owner is told
         prevent_thread_lock=options.window,
         **ui.LAUNCH,
     )

@@ -91,11 +91,11 @@ def test_a_cancelled_run_leaves_the_app_ready(page):  # noqa: F811
 
 
 def test_a_reloaded_page_finds_its_video(page):  # noqa: F811
-    set_field(page, "steps", 60)
+    set_field(page, "steps", 40)
     make(page)
-    page.locator("#progress", has_text=re.compile(r"step [1-9]\d* of 60")).wait_for(timeout=MAKE_SECONDS * 1000)
+    page.locator("#progress", has_text=re.compile(r"step [1-9]\d* of 40")).wait_for(timeout=MAKE_SECONDS * 1000)
     page.reload()
-    page.locator("#progress", has_text=re.compile(r"step \d+ of 60")).wait_for(timeout=20_000)
+    page.locator("#progress", has_text=re.compile(r"step \d+ of 40")).wait_for(timeout=20_000)
     wait_done(page)
 
 

@@ -27,7 +27,7 @@ LOOKS = {"light": (DESKTOP, "light"), "dark": (DESKTOP, "dark"), "phone": (PHONE
 def test_every_tab_looks_as_it_should(browser, address, look):  # noqa: F811
     viewport, scheme = LOOKS[look]
     with visiting(browser, address, viewport, scheme) as page:
-        set_field(page, "steps", 8)
+        set_field(page, "steps", 6)
         make(page)
         page.locator("#stage .preview").wait_for(timeout=MAKE_SECONDS * 1000)
         screenshot(page, f"{look}-running")
@@ -54,7 +54,7 @@ def test_every_tab_looks_as_it_should(browser, address, look):  # noqa: F811
 
 def test_two_visitors_take_turns_and_see_only_their_own(browser, address):  # noqa: F811
     with visiting(browser, address) as first, visiting(browser, address) as second:
-        set_field(first, "steps", 25)
+        set_field(first, "steps", 20)
         set_field(second, "steps", 2)
         make(first)
         first.locator("#progress", has_text="step").wait_for(timeout=MAKE_SECONDS * 1000)

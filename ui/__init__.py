@@ -7,6 +7,8 @@ from pathlib import Path
 
 import gradio as gr
 
+import streamline
+
 from . import page, work, zero
 from .gallery import Gallery
 from .models import Pipelines
@@ -32,7 +34,10 @@ def build(output_dir: Path = OUTPUT_DIR, card: str = "", is_offline: bool = Fals
     """The page with services of its own; launch it with ui.LAUNCH.
 
     output_dir: where videos are kept. card: to emulate from the beginning. is_offline: never ask the hub.
+    Raises InputError for a card that nobody knows.
     """
+    if card:
+        streamline.emulate(card)
     pipelines = Pipelines(is_offline)
     make = zero.on_gpu(work.make) if zero.is_here() else partial(work.make, pipelines=pipelines)
     planner = Planner(pipelines)

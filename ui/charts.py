@@ -104,8 +104,13 @@ def frontier(points: Sequence[tuple[int, float]], here: int | None, budget_bytes
         f"{_svg(f'<polyline points={line!r}/>')}{shade}{dots}{mark}</div>"
         f'<div class="axis"><span>{words.size(min(sizes))}</span><span>more memory →</span>'
         f"<span>{words.size(max(sizes))}</span></div>"
-        f'<div class="axis-y"><span>{words.duration(most)}</span><span>{words.duration(least)}</span></div></div>'
+        f'<div class="axis-y"><span>{_seconds(most, room)}</span><span>{_seconds(least, room)}</span></div></div>'
     )
+
+
+def _seconds(seconds: float, room: float) -> str:
+    """A time on an axis whose ends are `room` seconds apart, as finely as tells them from each other."""
+    return f"{seconds:.2f} s" if room < 1 else words.duration(seconds)
 
 
 def memory(

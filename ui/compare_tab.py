@@ -75,11 +75,11 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
 
     browser_state = browser
 
-    def compare(browser, *values):
+    def start_comparison(browser, *values):
         """The original and the streamlined run of the job in the Generate tab."""
         return start_order(studio.planner.comparison, browser, values)
 
-    def run_sweep(qualities, points, browser, *values):
+    def start_sweep(qualities, points, browser, *values):
         """Every chosen quality at several budgets."""
         return start_order(
             lambda outlook, image: studio.planner.sweep(outlook, qualities, int(points), image), browser, values
@@ -119,8 +119,8 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
         studio.service.cancel(browser["visitor"], view.id)
         return show(watched(studio, browser, "compare")) | {timer: gr.Timer(active=False)}
 
-    start.click(compare, [browser, *inputs], [trouble, browser, *followed], **QUICK)
-    sweep.click(run_sweep, [qualities, points, browser, *inputs], [trouble, browser, *followed], **QUICK)
+    start.click(start_comparison, [browser, *inputs], [trouble, browser, *followed], **QUICK)
+    sweep.click(start_sweep, [qualities, points, browser, *inputs], [trouble, browser, *followed], **QUICK)
     stop.click(cancel, browser, followed, **QUICK)
     timer.tick(tick, [browser, seen], followed, **QUICK)
 

@@ -16,9 +16,14 @@ from .service import View
 IDENTICAL = 100.0  # dB; frames that do not differ have no PSNR
 
 
+def decibels(first: streamline.Result, second: streamline.Result) -> list[float]:
+    """PSNR of every frame, IDENTICAL at most."""
+    return [min(IDENTICAL, value) for value in streamline.psnr(first.frames, second.frames)]
+
+
 def likeness(first: streamline.Result, second: streamline.Result) -> tuple[list[float], list[float]]:
     """PSNR in dB (IDENTICAL at most) and SSIM of every frame, none of the latter where frames are too small for it."""
-    psnr = [min(IDENTICAL, value) for value in streamline.psnr(first.frames, second.frames)]
+    psnr = decibels(first, second)
     try:
         return psnr, list(streamline.ssim(first.frames, second.frames))
     except streamline.InputError:
@@ -95,7 +100,7 @@ def figures(view: View) -> str:
 
 def _mean_psnr(view: View) -> float | None:
     original, streamlined = view.results
-    return None if original is None else fmean(likeness(original, streamlined)[0])
+    return None if original is None else fmean(decibels(original, streamlined))
 
 
 def _alike(view: View) -> str:
@@ -122,7 +127,7 @@ def grid(view: View) -> str:
         else:
             close = "–"
             if original is not None and part.plan is not None:
-                mean = fmean(likeness(original, result)[0])
+                mean = fmean(decibels(original, result))
                 close = "identical" if mean >= IDENTICAL else f"{mean:.1f} dB"
             rows += (
                 f"<tr><td>{escape(part.label)}</td><td>{words.size(result.peak_bytes)}</td>"

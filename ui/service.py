@@ -26,7 +26,7 @@ from .orders import Order
 Status = Literal["waiting", "loading", "warming", "denoising", "decoding", "writing", "done", "failed", "cancelled"]
 OVER = ("done", "failed", "cancelled")
 MOST_WAITING = 20
-REMEMBERED = 40  # orders that are over
+REMEMBERED = 12  # orders that are over
 SAMPLE_SECONDS = 0.25
 Maker = Callable[[Order, str], Iterator[Event]]
 
@@ -196,6 +196,7 @@ class Service:
         if view.order.kind == "generate":
             self._set(entry, status="writing")
             run = self.gallery.add(entry.owner, view.order, view.results[0], view.receipts[0])
+            self._set(entry, results=(replace(view.results[0], frames=()),))  # the gallery has them
         self._set(entry, status="done", run=run, ended=time.time(), preview=())
 
     def _apply(self, entry: _Entry, event: Event) -> None:

@@ -54,12 +54,12 @@ def candidates(costs: PipelineCost, place: Place, quality: Quality) -> tuple[Can
     return tuple(kept)
 
 
-def choose(costs: PipelineCost, place: Place, budget_bytes: int, quality: Quality) -> Candidate:
-    """The fastest plan within a budget, with its reasons.
+def choose(known: tuple[Candidate, ...], costs: PipelineCost, place: Place, budget_bytes: int) -> Candidate:
+    """The fastest of some candidates within a budget, with the reasons for all that it decides.
 
+    known: as `candidates` lists them for these costs and this place.
     Raises BudgetError, naming the smallest budget that would do, when there is none.
     """
-    known = candidates(costs, place, quality)
     fitting = [one for one in known if one.prediction.peak_bytes <= budget_bytes]
     if not fitting:
         smallest = known[-1].prediction
@@ -72,10 +72,8 @@ def choose(costs: PipelineCost, place: Place, budget_bytes: int, quality: Qualit
     # Still never slower with a larger budget: the fastest only gets faster, and of two plans the smaller is slower.
     close = fitting[0].prediction.seconds * (1 + CLOSE_ENOUGH)
     best = [one for one in fitting if one.prediction.seconds <= close][-1]
-    plan = replace(
-        best.plan, budget_bytes=budget_bytes, reasons=tuple(_reasons(best, known, costs, place, budget_bytes))
-    )
-    return Candidate(plan, best.prediction)
+    reasons = tuple(_reasons(best, known, costs, place, budget_bytes))
+    return Candidate(replace(best.plan, budget_bytes=budget_bytes, reasons=reasons), best.prediction)
 
 
 def format_up(count: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..cards import emulate
 from ..errors import BudgetError, InputError
+from ..job import Job
 from ..planner import QUALITIES, Candidate, format_up
 from ..sizes import format_bytes, parse_bytes
 from ..tuning import plan_with_prediction
@@ -73,7 +74,7 @@ def how(found: Candidate) -> str:
     return "; ".join(parts)
 
 
-def _row(model: str, job, limit: int, found: Candidate | BudgetError) -> dict:
+def _row(model: str, job: Job, limit: int, found: Candidate | BudgetError) -> dict:
     row = {"model": model, "job": job.to_dict(), "budget_bytes": limit}
     if isinstance(found, BudgetError):
         return row | {"feasible": False, "smallest_budget_bytes": found.smallest_bytes, "reasons": [str(found)]}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -48,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     """Complains in one sentence."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        # "-3GiB" is no option but a bad value, for the command to refuse in its own words.
+        self._negative_number_matcher = re.compile(r"-\d")
 
     def error(self, message: str) -> NoReturn:
         sys.exit(_complain(f"{message[0].upper()}{message[1:]}; --help explains.", BAD_INPUT))

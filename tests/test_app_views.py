@@ -75,8 +75,8 @@ def test_the_page_is_used_without_a_mouse(browser, address):  # noqa: F811
         button.focus()
         button.press("Enter")
         wait_done(page)
-        page.get_by_role("tab", name="Generate").focus()
-        page.keyboard.press("ArrowRight")
+        page.get_by_role("tab", name="Compare").focus()
+        page.keyboard.press("Enter")
         page.get_by_role("button", name="Compare with the original").wait_for()
 
 

@@ -101,6 +101,10 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         grouped = field_list.notes_by_group(reading.notes)
         return [panels.note(grouped.get(name)) for name in fields.notes]
 
+    def check(*values):
+        """Tell what is wrong at once, for planning may take a while."""
+        return said(read(form_of(values), studio.planner.profile))
+
     def look(*values):
         """Plan anew for what the fields say."""
         reading = read(form_of(values), studio.planner.profile)
@@ -242,6 +246,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         for name in ("frames", "steps", "width", "height", "guidance", "motion", "fps", "noise", "seed", "quality",
                      "prompt", "negative_prompt", "card")
     ] + [fields.by_name["image"].change, fields.by_name["budget"].submit, fields.by_name["budget"].blur]  # fmt: skip
+    gr.on(typed, check, fields.inputs, notes, trigger_mode="always_last", **QUICK)
     gr.on(typed, look, fields.inputs, look_outputs, trigger_mode="always_last", **looking)
     sides = [fields.by_name["width"], fields.by_name["height"], fields.free_size]
     fields.size.input(field_list.follow_size, fields.size, sides, **QUICK).then(

@@ -1,19 +1,78 @@
-"""The app: python app.py [--host HOST] [--port PORT], or `demo` for a Hugging Face Space."""
+"""The app: python app.py [options], or `demo` for a Hugging Face Space."""
+
+from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import sys
+from pathlib import Path
 
+
+def options_of(arguments: list[str]) -> argparse.Namespace:
+    """The command line, checked before anything heavy is loaded."""
+    parser = argparse.ArgumentParser(description="Make videos in the browser.", allow_abbrev=False)
+    parser.add_argument("--listen", action="store_true", help="let other machines on the network in")
+    parser.add_argument("--port", type=int, help="port to listen on (the first free one from 7860)")
+    parser.add_argument("--share", action="store_true", help="make a public link through gradio.live")
+    parser.add_argument("--auth", metavar="USER:PASS", help="ask for this name and password")
+    parser.add_argument("--root-path", default="", help="path under which a proxy serves the app")
+    parser.add_argument("--inbrowser", action="store_true", help="open the page in the browser")
+    parser.add_argument("--window", action="store_true", help="open the page in a window of its own (needs pywebview)")
+    parser.add_argument("--offline", action="store_true", help="use only what is on this machine")
+    parser.add_argument("--emulate", metavar="CARD", default="", help="pretend to have a card, like 8GiB")
+    parser.add_argument("--output-dir", type=Path, help="where videos are kept (outputs/gallery)")
+    parser.add_argument("--mcp", action="store_true", help="offer the endpoints to language models (needs gradio[mcp])")
+    options = parser.parse_args(arguments)
+    if options.port is not None and not 1 <= options.port <= 65535:
+        parser.error(f"a port is a number from 1 to 65535, not {options.port}")
+    if options.auth is not None:
+        user, _, password = options.auth.partition(":")
+        if not user or not password:
+            parser.error("--auth wants a name and a password, like --auth ann:secret")
+        options.auth = (user, password)
+    for flag, module, package in (("window", "webview", "pywebview"), ("mcp", "mcp", "'gradio[mcp]'")):
+        if getattr(options, flag) and importlib.util.find_spec(module) is None:
+            parser.error(f"--{flag} needs a package that is not installed: pip install {package}")
+    return options
+
+
+options = options_of(sys.argv[1:] if __name__ == "__main__" else [])
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in launch.sh; read when torch is first imported
+if options.offline:
+    os.environ["HF_HUB_OFFLINE"] = "1"
 
-import ui
+import streamline  # noqa: E402  # after the environment is set
+import ui  # noqa: E402
 
-demo = ui.build()
+output_dir = (options.output_dir or ui.OUTPUT_DIR).absolute()
+try:
+    demo = ui.build(output_dir, options.emulate, options.offline)
+except streamline.InputError as error:
+    print(f"app.py: {error}", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Make videos in the browser.")
-    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port to listen on (the first free one from 7860)")
-    options = parser.parse_args()
-    demo.launch(theme=ui.THEME, css=ui.CSS, footer_links=["api"], server_name=options.host, server_port=options.port)
+    if (options.listen or options.share) and options.auth is None:
+        print(
+            "Anyone who can reach this address can use the app; --auth USER:PASS keeps strangers out.", file=sys.stderr
+        )
+    _, address, _ = demo.launch(
+        server_name="0.0.0.0" if options.listen else None,
+        server_port=options.port,
+        share=options.share,
+        auth=options.auth,
+        root_path=options.root_path or None,
+        inbrowser=options.inbrowser,
+        mcp_server=options.mcp,
+        allowed_paths=[str(output_dir)],  # what is in it has names that only its owner is told
+        prevent_thread_lock=options.window,
+        **ui.LAUNCH,
+    )
+    if options.window:
+        import webview
+
+        webview.create_window("Streamlined Inference", address, width=1280, height=900)
+        webview.start()

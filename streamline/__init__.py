@@ -6,11 +6,15 @@ import logging
 logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
 from .apply import Applied, apply, is_applied  # noqa: E402
-from .cards import emulate  # noqa: E402
+from .cache import cache_folder  # noqa: E402
+from .cards import CARDS, emulate  # noqa: E402
 from .catalog import MODELS, Model, load  # noqa: E402
+from .comparison_report import report_html  # noqa: E402
 from .device import Device  # noqa: E402
+from .doctor import Finding, examine  # noqa: E402
 from .errors import (  # noqa: E402
     BudgetError,
+    Cancelled,
     DeviceError,
     InputError,
     ModelError,
@@ -19,13 +23,18 @@ from .errors import (  # noqa: E402
     StreamlineError,
     UnsupportedError,
 )
-from .hardware import detect  # noqa: E402
+from .hardware import default_budget, detect, detect_all  # noqa: E402
 from .job import Job  # noqa: E402
 from .live_tensors import LiveTensors  # noqa: E402
+from .metrics import psnr, ssim  # noqa: E402
 from .naive import run_naive  # noqa: E402
 from .plan import Plan, Rehash, Slicing  # noqa: E402
+from .planner import Candidate  # noqa: E402
 from .prediction import Prediction, StagePrediction  # noqa: E402
-from .rates import Rates  # noqa: E402
+from .previews import preview  # noqa: E402
+from .rates import Rates, rates_of  # noqa: E402
+from .receipt import Fidelity, Measured, Predicted, Receipt  # noqa: E402
+from .receipt_files import read_receipt  # noqa: E402
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
 from .tracing import Trace, trace  # noqa: E402
@@ -33,23 +42,31 @@ from .tuning import frontier, predict, tune  # noqa: E402
 from .video import contact_sheet, export  # noqa: E402
 
 __all__ = [
+    "CARDS",
     "MODELS",
     "Applied",
     "BudgetError",
+    "Cancelled",
+    "Candidate",
     "Decoding",
     "Device",
     "DeviceError",
+    "Fidelity",
+    "Finding",
     "Finished",
     "InputError",
     "Job",
     "LiveTensors",
+    "Measured",
     "Model",
     "ModelError",
     "OutOfMemory",
     "Plan",
     "PlanError",
+    "Predicted",
     "Prediction",
     "Rates",
+    "Receipt",
     "Rehash",
     "Result",
     "Slicing",
@@ -60,17 +77,27 @@ __all__ = [
     "Trace",
     "UnsupportedError",
     "apply",
+    "cache_folder",
     "contact_sheet",
+    "default_budget",
     "detect",
+    "detect_all",
     "emulate",
+    "examine",
     "export",
     "frontier",
     "is_applied",
     "load",
     "parse_bytes",
     "predict",
+    "preview",
+    "psnr",
+    "rates_of",
+    "read_receipt",
+    "report_html",
     "run",
     "run_naive",
+    "ssim",
     "trace",
     "tune",
 ]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from .conditions import Conditions
 from .errors import UnsupportedError
-from .executor import Executor
+from .executor import Executor, nothing
 from .networks import family_of
 from .plan import BlockSlicing, Plan
 from .rehash import Memory
@@ -46,15 +46,15 @@ PIPELINES = (
 class Applied:
     """A plan at work on a pipeline. Leaving the `with` block, or calling restore, ends it."""
 
-    def __init__(self, pipe: DiffusionPipeline, plan: Plan) -> None:
+    def __init__(self, pipe: DiffusionPipeline, plan: Plan, before_slice: Callable[[], object] = nothing) -> None:
         self.pipe = pipe
         self.plan = plan
         denoiser, decoder = _networks(pipe)
         apart = plan.guidance == "apart"
         memory = None if plan.rehash is None else Memory(plan.rehash)
         with contextlib.ExitStack() as stack:
-            stack.callback(_Forward(denoiser, plan.denoiser, apart=apart, memory=memory).remove)
-            stack.callback(_Forward(decoder, plan.decoder, apart=apart).remove)
+            stack.callback(_Forward(denoiser, plan.denoiser, before_slice, apart=apart, memory=memory).remove)
+            stack.callback(_Forward(decoder, plan.decoder, before_slice, apart=apart).remove)
             if memory is not None:  # by the time of decoding its features only take room
                 hook = decoder.register_forward_pre_hook(lambda *_: memory.forget())
                 stack.callback(hook.remove)
@@ -74,12 +74,14 @@ class Applied:
         self.restore()
 
 
-def apply(pipe: DiffusionPipeline, plan: Plan) -> Applied:
+def apply(pipe: DiffusionPipeline, plan: Plan, before_slice: Callable[[], object] = nothing) -> Applied:
     """Run a pipeline's UNet and decoder by a plan until restored; use it in a `with` statement.
 
     Everything else about the pipeline stays as it is: schedulers, callbacks, LoRA, attention processors and
     `enable_model_cpu_offload` work as before, whether set before or after. torch hooks on the parts of a network
     are called once a slice, and see one slice at a time.
+
+    before_slice: called before every slice; an exception it raises ends the pipeline's call there.
 
     Raises UnsupportedError, and leaves the pipeline alone, when it cannot be run exactly. What makes it so only
     later raises the same error from the pipeline's next call.
@@ -91,7 +93,7 @@ def apply(pipe: DiffusionPipeline, plan: Plan) -> Applied:
         _check_replaceable(network)
         _check_parts(network)
         family_of(network).lower(network)
-    return Applied(pipe, plan)
+    return Applied(pipe, plan, before_slice)
 
 
 def is_applied(pipe: DiffusionPipeline) -> bool:
@@ -105,11 +107,12 @@ def run_network(
     apart: bool,
     *args: object,
     memory: Memory | None = None,
+    before_slice: Callable[[], object] = nothing,
     **kwargs: object,
 ) -> object:
     """What the network's own forward does, by a plan. Lowered at every call, so it follows every change made since.
 
-    memory: of the steps before, for a plan with a rehash.
+    memory: of the steps before, for a plan with a rehash. before_slice: as for `apply`.
     Raises UnsupportedError, naming the obstacle, if the network cannot be run as a program as it stands.
     """
     family = family_of(network)
@@ -119,8 +122,8 @@ def run_network(
         program = family.lower(network)
         if memory is not None:
             timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
-            return memory.execute(program, slicing, apart, float(timestep), values, conditions)
-        return Executor.prepare(program, slicing, apart=apart)(values, conditions)
+            return memory.execute(program, slicing, apart, float(timestep), values, conditions, before_slice)
+        return Executor.prepare(program, slicing, apart=apart, before_slice=before_slice)(values, conditions)
 
     return family.forward(network, execute, *args, **kwargs)
 
@@ -196,10 +199,18 @@ class _Forward:
     Whoever still holds it after it was removed gets the network's own forward.
     """
 
-    def __init__(self, network: nn.Module, slicing: BlockSlicing, *, apart: bool, memory: Memory | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        slicing: BlockSlicing,
+        before_slice: Callable[[], object],
+        *,
+        apart: bool,
+        memory: Memory | None = None,
+    ) -> None:
         self._network = network
         self._before = vars(network).get(_slot(network))
-        self._run = functools.partial(run_network, network, slicing, apart, memory=memory)
+        self._run = functools.partial(run_network, network, slicing, apart, memory=memory, before_slice=before_slice)
         functools.update_wrapper(self, type(network).forward.__get__(network))
         vars(network)[_slot(network)] = self
 

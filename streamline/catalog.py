@@ -54,7 +54,7 @@ class Model:
     def is_here(self) -> bool:
         """Whether every file it needs is on this machine."""
         sources = [self.source] if self.motion_adapter is None else [self.source, self.motion_adapter]
-        return all(_find(source) is not None for source in sources)
+        return all(find(source) is not None for source in sources)
 
 
 MODELS = (
@@ -98,7 +98,7 @@ MODELS = (
 def model_of(pipe: DiffusionPipeline) -> Model | None:
     """The model with a name that a pipeline was loaded from."""
     folder = Path(pipe.name_or_path or "").resolve()
-    places = ((model, _find(model.source)) for model in MODELS)
+    places = ((model, find(model.source)) for model in MODELS)
     return next((model for model, place in places if place is not None and place.resolve() == folder), None)
 
 
@@ -131,7 +131,7 @@ def load(
     device = _device(device)
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     half = dtype in (torch.float16, torch.bfloat16)
-    folder = _find(source) or _download(source, half=half, offline=offline)
+    folder = find(source) or _download(source, half=half, offline=offline)
     _check_kind(source, folder, adapter)
 
     def options(folder: Path) -> dict:
@@ -142,7 +142,7 @@ def load(
         if adapter is None:
             pipe = DiffusionPipeline.from_pretrained(folder, **options(folder))
         else:
-            adapter_folder = _find(adapter) or _download(adapter, half=half, offline=offline)
+            adapter_folder = find(adapter) or _download(adapter, half=half, offline=offline)
             motion = MotionAdapter.from_pretrained(adapter_folder, **options(adapter_folder))
             pipe = AnimateDiffPipeline.from_pretrained(folder, motion_adapter=motion, **options(folder))
             pipe.scheduler = _animatediff_scheduler(pipe)
@@ -184,7 +184,7 @@ def _animatediff_scheduler(pipe: AnimateDiffPipeline) -> DDIMScheduler:
     )
 
 
-def _find(source: str) -> Path | None:
+def find(source: str) -> Path | None:
     """The complete folder of a hub id or path, if it is on this machine."""
     try:
         folder = Path(source).expanduser()

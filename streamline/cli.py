@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -38,15 +39,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         reason = next(iter(str(error).splitlines()), "")
         return _complain(f"{type(error).__name__}: {reason} (STREAMLINE_DEBUG=1 shows where.)", FAILED)
+    text, status = (answer, 0) if isinstance(answer, str) else answer
     try:
-        print(answer, flush=True)
+        print(text, flush=True)
     except BrokenPipeError:  # the reader has seen enough; nothing is left to flush when Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return status
 
 
 class _Parser(argparse.ArgumentParser):
     """Complains in one sentence."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        # "-3GiB" is no option but a bad value, for the command to refuse in its own words.
+        self._negative_number_matcher = re.compile(r"-\d")
 
     def error(self, message: str) -> NoReturn:
         sys.exit(_complain(f"{message[0].upper()}{message[1:]}; --help explains.", BAD_INPUT))

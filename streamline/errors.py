@@ -39,6 +39,10 @@ class OutOfMemory(StreamlineError, MemoryError):
     """This machine has less memory than was needed."""
 
 
+class Cancelled(StreamlineError):
+    """A run was asked to stop, and did."""
+
+
 class BudgetError(StreamlineError):
     """No plan does a job within a budget.
 
@@ -57,6 +61,16 @@ class BudgetError(StreamlineError):
 
 
 @contextmanager
+def freeing_what_was_cancelled() -> Iterator[None]:
+    """Let Cancelled pass without the tensors of the calls that it ended, however long it is kept."""
+    try:
+        yield
+    except Cancelled as error:
+        _free_frames(error)
+        raise
+
+
+@contextmanager
 def telling_out_of_memory() -> Iterator[None]:
     """Raise OutOfMemory in place of what torch and Python raise, and free what the calls that failed still hold.
 
@@ -68,5 +82,12 @@ def telling_out_of_memory() -> Iterator[None]:
         known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
         if not known or isinstance(error, OutOfMemory):
             raise
-        traceback.clear_frames(error.__traceback__)
+        _free_frames(error)
         raise OutOfMemory("Memory is not enough; slice more finely or make fewer frames.") from error
+
+
+def _free_frames(error: BaseException) -> None:
+    """Let go of what the calls that failed still hold."""
+    traceback.clear_frames(error.__traceback__)
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        frame.f_locals.keys()  # before Python 3.13 what locals() once said is kept until it is asked for again

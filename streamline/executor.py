@@ -73,24 +73,36 @@ def _group(program: Program, indices: list[int], table: dict[str, Slicing], last
     )
 
 
+def nothing() -> None:
+    """What is done before a slice where nobody asks for more."""
+
+
 @dataclass(frozen=True)
 class Executor:
     """A program ready to run under one slicing.
 
     apart: run the samples of the batch one after the other; they never look at each other.
+    before_slice: called before every slice of every group; an exception it raises ends the run there.
     bound: the input of the program that is a feature kept by another run, if there is one.
     """
 
     program: Program
     groups: tuple[Group, ...]
     apart: bool
+    before_slice: Callable[[], object]
     bound: str | None = None
 
     @classmethod
     def prepare(
-        cls, program: Program, blocks: BlockSlicing, *, apart: bool = False, bound: str | None = None
+        cls,
+        program: Program,
+        blocks: BlockSlicing,
+        *,
+        apart: bool = False,
+        before_slice: Callable[[], object] = nothing,
+        bound: str | None = None,
     ) -> Executor:
-        return cls(program, group_stages(program, blocks), apart, bound)
+        return cls(program, group_stages(program, blocks), apart, before_slice, bound)
 
     def __call__(
         self, values: dict[str, Tensor], conditions: Conditions, features: list[Tensor] | None = None
@@ -121,9 +133,9 @@ class Executor:
         owned: set[str] = set()
         for group in self.groups:
             if _count(group, values) == 1:
-                _run_whole(group, values, conditions)
+                _run_whole(group, values, conditions, self.before_slice)
             else:
-                _run_sliced(group, values, conditions, owned)
+                _run_sliced(group, values, conditions, owned, self.before_slice)
                 owned.update(group.writes)
         if self.program.kept is not None:
             features.append(values[self.program.kept])
@@ -134,11 +146,14 @@ def _count(group: Group, values: dict[str, Tensor]) -> int:
     return min(group.slices, extent(group.axis, values[group.reads[0]]))
 
 
-def _run_whole(group: Group, values: dict[str, Tensor], conditions: Conditions) -> None:
-    """One stage after the other on whole values, as the original network does."""
+def _run_whole(
+    group: Group, values: dict[str, Tensor], conditions: Conditions, before_slice: Callable[[], object]
+) -> None:
+    """One stage after the other on whole values, as the original network does; each is as long as many slices."""
     last = {name: index for index, stage in enumerate(group.stages) for name in stage.reads}
     keep = set(group.writes) | {name for name in group.reads if name not in group.dead}
     for index, stage in enumerate(group.stages):
+        before_slice()
         slices = [whole(group.axis, values[name]) for name in stage.reads]
         norm = (stage.norm,) if stage.norm is not None else ()
         result = stage.run(*norm, conditions, *slices)
@@ -149,7 +164,13 @@ def _run_whole(group: Group, values: dict[str, Tensor], conditions: Conditions) 
                 values.pop(name, None)
 
 
-def _run_sliced(group: Group, values: dict[str, Tensor], conditions: Conditions, owned: set[str]) -> None:
+def _run_sliced(
+    group: Group,
+    values: dict[str, Tensor],
+    conditions: Conditions,
+    owned: set[str],
+    before_slice: Callable[[], object],
+) -> None:
     """Carry one slice after the other through the group's stages.
 
     owned: values whose memory was made here, so that nobody outside (a hook, the caller) can hold it too.
@@ -159,6 +180,7 @@ def _run_sliced(group: Group, values: dict[str, Tensor], conditions: Conditions,
     norm = _norm(group, values, conditions, len(pieces))
     outputs: dict[str, Tensor] = {}
     for start, stop in pieces:
+        before_slice()
         seen = conditions.slice_rows(start, stop) if axis is Axis.FRAMES else conditions
         local = {name: cut(axis, values[name], start, stop) for name in group.reads}
         _run_stages(group, local, seen, norm)

@@ -88,7 +88,7 @@ def frontier(cost_of: Callable[[BlockSlicing], NetworkCost], measure: Measure, s
 def pareto(choices: Sequence[Choice]) -> tuple[Choice, ...]:
     """Those that no other one beats in both, the fastest first."""
     kept: list[Choice] = []
-    for choice in sorted(choices, key=lambda one: (one.seconds, one.bytes, one.slicing)):
+    for choice in sorted(choices, key=lambda one: (one.seconds, one.bytes, repr(one.slicing))):
         if not kept or choice.bytes < kept[-1].bytes:
             kept.append(choice)
     return tuple(kept)

@@ -137,7 +137,7 @@ def call_arguments(pipe: DiffusionPipeline, job: Job, image: Image.Image | None)
     if "image" in known:
         if image is None:
             raise InputError("This model makes a video from an image: give one.")
-        arguments["image"] = _fit(image, job)
+        arguments["image"] = fit_to(image, job)
     elif image is not None:
         raise InputError("This model makes a video from text and looks at no image.")
 
@@ -169,7 +169,8 @@ def _defaults(pipe: DiffusionPipeline) -> dict:
     return defaults
 
 
-def _fit(image: Image.Image, job: Job) -> Image.Image:
+def fit_to(image: Image.Image, job: Job) -> Image.Image:
+    """A picture as the model sees it: upright, RGB, on white, cut to the job's shape around its middle and resized."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         upright = upright.convert("RGBA")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,11 +33,15 @@ from .tracing import cast, cast_arguments
 FLOAT32 = 4
 ANIMATEDIFF_CHUNK = 16  # frames that its pipeline decodes at a time
 VERSIONS = ("torch", "diffusers", "transformers")
-# What a sample depends on beside the network: the code that runs it and the code that measures it.
+AROUND = (
+    "cli", "comparison_report", "doctor", "job", "metrics", "naive", "prediction", "previews", "receipt",
+    "receipt_files", "receipts", "runner", "tuning", "video",
+)  # fmt: skip
+# What a sample depends on beside the network: the code that runs it and the code that measures it, not what is around.
 SOURCES = [
     path
     for path in (*Path(__file__).parent.glob("*.py"), *(Path(__file__).parent / "families").glob("*.py"))
-    if path.stem not in ("cli", "job", "prediction", "receipts", "runner", "tuning", "video")
+    if path.stem not in AROUND
 ]
 
 
@@ -66,7 +71,8 @@ class PipelineCost:
         self.height, self.width = job.height // subject.scale, job.width // subject.scale
         key = [subject.describe(), self.height, self.width, job.num_frames, self.batch, _versions(), _sources()]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
-        self._path = (folder or cache_folder()) / f"costs-{digest}.json"
+        self.folder = folder or cache_folder()
+        self._path = self.folder / f"costs-{digest}.json"
         self._data = read_json(self._path) or {}
         self._mode = FakeTensorMode()
         self._networks: dict[tuple, nn.Module] = {}
@@ -157,11 +163,13 @@ class PipelineCost:
             condition = encode = 0
             model_input = self.batch * latents
             around = embeddings + latents
-        denoise = around + model_input + prediction
-        decode = denoise + latents  # and scaled for the decoder
+        loop = around + model_input + prediction
+        # For its callback the loop calls locals(), which holds the input of the step before until the next call.
+        denoise = loop + (model_input if sys.version_info < (3, 13) else 0)
+        decode = loop + latents  # and scaled for the decoder
         # Decoded frames are joined, then cast to float32; after that they are scaled into a list and stacked.
         casting = video * (2 * size + (FLOAT32 if size < FLOAT32 else 0))
-        export = denoise + max(casting, 3 * video * FLOAT32)
+        export = loop + max(casting, 3 * video * FLOAT32)
         return Held(condition, encode, denoise, decode, export)
 
     @property

@@ -15,7 +15,7 @@ from .cost import NetworkCost
 from .errors import BudgetError, InputError
 from .frontiers import Choice, frontier
 from .pipeline_cost import PipelineCost
-from .plan import Plan, Rehash, Slicing
+from .plan import BlockSlicing, Plan, Rehash, Slicing
 from .predicting import Place, predict
 from .prediction import Prediction
 from .rehash import find_cut, schedule
@@ -54,12 +54,12 @@ def candidates(costs: PipelineCost, place: Place, quality: Quality) -> tuple[Can
     return tuple(kept)
 
 
-def choose(costs: PipelineCost, place: Place, budget_bytes: int, quality: Quality) -> Candidate:
-    """The fastest plan within a budget, with its reasons.
+def choose(known: tuple[Candidate, ...], costs: PipelineCost, place: Place, budget_bytes: int) -> Candidate:
+    """The fastest of some candidates within a budget, with the reasons for all that it decides.
 
+    known: as `candidates` lists them for these costs and this place.
     Raises BudgetError, naming the smallest budget that would do, when there is none.
     """
-    known = candidates(costs, place, quality)
     fitting = [one for one in known if one.prediction.peak_bytes <= budget_bytes]
     if not fitting:
         smallest = known[-1].prediction
@@ -72,10 +72,8 @@ def choose(costs: PipelineCost, place: Place, budget_bytes: int, quality: Qualit
     # Still never slower with a larger budget: the fastest only gets faster, and of two plans the smaller is slower.
     close = fitting[0].prediction.seconds * (1 + CLOSE_ENOUGH)
     best = [one for one in fitting if one.prediction.seconds <= close][-1]
-    plan = replace(
-        best.plan, budget_bytes=budget_bytes, reasons=tuple(_reasons(best, known, costs, place, budget_bytes))
-    )
-    return Candidate(plan, best.prediction)
+    reasons = tuple(_reasons(best, known, costs, place, budget_bytes))
+    return Candidate(replace(best.plan, budget_bytes=budget_bytes, reasons=reasons), best.prediction)
 
 
 def format_up(count: int) -> str:
@@ -88,7 +86,6 @@ def _pairs(
     costs: PipelineCost, place: Place, rehash: Rehash | None, residency: str
 ) -> Iterator[tuple[Choice, Choice, str]]:
     """For every limit on the peak the fastest way to denoise and to decode below it."""
-    dtype, share = costs.subject.dtype, place.workspace_share(costs.subject.dtype)
     together, apart, decoder = (_frontier(costs, place, name) for name in ("together", "apart", "decode"))
     denoisers = sorted(
         [(choice, "together") for choice in together]
@@ -96,22 +93,16 @@ def _pairs(
         key=lambda pair: (pair[0].seconds, pair[0].bytes),
     )
     base = predict(costs, Plan(residency=residency, rehash=rehash), place)
-    around = {name: _around(base, name, costs, place, share, dtype) for name in ("denoise", "decode")}
-    limits = {choice.bytes + around["denoise"] for choice, _ in denoisers}
-    limits |= {choice.bytes + around["decode"] for choice in decoder}
+    step = base.stage("denoise").weights_bytes + costs.held.denoise
+    after = base.stage("decode").weights_bytes + costs.held.decode
+    limits = {choice.bytes + step for choice, _ in denoisers} | {choice.bytes + after for choice in decoder}
     seen = set()
     for limit in sorted(limits):
-        fast = next((pair for pair in denoisers if pair[0].bytes + around["denoise"] <= limit), None)
-        small = next((choice for choice in decoder if choice.bytes + around["decode"] <= limit), None)
+        fast = next((pair for pair in denoisers if pair[0].bytes + step <= limit), None)
+        small = next((choice for choice in decoder if choice.bytes + after <= limit), None)
         if fast is not None and small is not None and (fast, small) not in seen:
             seen.add((fast, small))
             yield fast[0], small, fast[1]
-
-
-def _around(base: Prediction, name: str, costs: PipelineCost, place: Place, share: float, dtype) -> int:
-    """Bytes of a stage that do not depend on how it is sliced."""
-    stage = base.stage(name)
-    return stage.weights_bytes + stage.context_bytes + getattr(costs.held, name)
 
 
 def _frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...]:
@@ -119,7 +110,7 @@ def _frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...
     share = place.workspace_share(dtype)
     stage = "decode" if name == "decode" else "denoise"
 
-    def cost_of(slicing) -> NetworkCost:
+    def cost_of(slicing: BlockSlicing) -> NetworkCost:
         return costs.decode(slicing) if name == "decode" else costs.denoise(slicing, name)
 
     def measure(cost: NetworkCost) -> tuple[int, float]:
@@ -160,8 +151,8 @@ def _reasons(
             f"budget: the fastest plan of all would save {gain:.1f} s and needs "
             f"{format_up(known[0].prediction.peak_bytes)}."
         )
-    yield from _slicing_reasons("denoiser", plan.denoiser, prediction)
-    yield from _slicing_reasons("decoder", plan.decoder, prediction)
+    yield from _slicing_reasons("denoiser", plan.denoiser)
+    yield from _slicing_reasons("decoder", plan.decoder)
     yield "group length: no limit, for a slice carried further keeps fewer whole values alive and costs nothing."
     yield (
         "slices in flight: 1, for several would each need their own memory, and the tables do not yet show what "
@@ -189,7 +180,7 @@ def _reasons(
         )
 
 
-def _slicing_reasons(name: str, slicing, prediction: Prediction) -> Iterator[str]:
+def _slicing_reasons(name: str, slicing: BlockSlicing) -> Iterator[str]:
     sliced = [(block, one) for block, one in slicing if one != Slicing()]
     if not sliced:
         yield f"{name}: unsliced, for it fits as it is."

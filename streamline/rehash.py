@@ -7,14 +7,14 @@ dead code, and the last layer still sees the step's own latents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from torch import Tensor
 
 from .conditions import Conditions
 from .errors import PlanError, UnsupportedError
-from .executor import Executor
+from .executor import Executor, nothing
 from .plan import BlockSlicing, Rehash
 from .program import Program
 
@@ -72,6 +72,7 @@ class Memory:
         timestep: float,
         values: Mapping[str, Tensor],
         conditions: Conditions,
+        before_slice: Callable[[], object] = nothing,
     ) -> Tensor:
         """Run one step, in full or from what the last full one kept. Raises PlanError for a cut that is not there."""
         if self._last is not None and timestep > self._last:
@@ -83,8 +84,10 @@ class Memory:
         is_full = self._step in full or self._step > full[-1] or self._of != extent
         self._step, self._last = self._step + 1, timestep
         if not is_full:
-            executor = Executor.prepare(program.bind([cut]), slicing, apart=apart, bound=cut)
+            executor = Executor.prepare(
+                program.bind([cut]), slicing, apart=apart, before_slice=before_slice, bound=cut
+            )
             return executor(values, conditions, self._features)
         self._of, self._features = extent, []  # what was kept is freed before the step, not after it
-        executor = Executor.prepare(replace(program, kept=cut), slicing, apart=apart)
+        executor = Executor.prepare(replace(program, kept=cut), slicing, apart=apart, before_slice=before_slice)
         return executor(values, conditions, self._features)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, SchedulerMixin
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from .apply import apply, is_applied
 from .cap import capped
-from .errors import UnsupportedError, telling_out_of_memory
+from .errors import Cancelled, UnsupportedError, freeing_what_was_cancelled, telling_out_of_memory
 from .hardware import detect
 from .job import Job, call_arguments
 from .live_tensors import LiveTensors
@@ -34,14 +35,19 @@ class Started:
 
 @dataclass(frozen=True)
 class Step:
-    """One denoising step is done: index counts from 0. Bytes include the weights."""
+    """One denoising step is done: index counts from 0. Bytes include the weights.
+
+    peak_bytes: the most that was alive at once so far.
+    latents: what the scheduler expects the clean latents to be (else those of the step), for `preview`, on the
+        device; no copy, so hold on to them no longer than needed.
+    """
 
     index: int
     total: int
     seconds: float
     live_bytes: int
     peak_bytes: int
-    """The most that was alive at once so far."""
+    latents: Tensor = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,7 @@ class Result:
         }
 
 
+@freeing_what_was_cancelled()
 @telling_out_of_memory()
 def run(
     pipe: DiffusionPipeline,
@@ -110,6 +117,7 @@ def run(
     image: Image.Image | None = None,
     on_event: Callable[[Event], None] | None = None,
     budget: str | int | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Result:
     """Make the video of a job.
 
@@ -119,36 +127,51 @@ def run(
         raises ends the run, and the pipeline is left as it was.
     budget: "8GiB", or bytes: a hard cap on what the run may hold on the device; by default the plan's own. On a
         CPU tensors are counted for it, which slows the run down.
+    should_stop: asked before every slice, or without a plan at every step; once it says True the run ends in
+        Cancelled, its memory is freed and the pipeline is ready for the next run.
 
     The noise comes from a generator on the CPU, so a seed means the same on every device.
-    Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory.
+    Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory,
+    Cancelled.
     """
     arguments = call_arguments(pipe, job, image)
     if plan is None and is_applied(pipe):
         raise UnsupportedError("This pipeline is streamlined already; restore it before running it untouched.")
     emit = on_event or (lambda event: None)
+
+    def check() -> None:
+        if should_stop is not None and should_stop():
+            raise Cancelled("The run was cancelled.")
+
     networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     device = pipe._execution_device  # with offloading this is the GPU, where pipe.device may be the CPU
     clock = _Clock(device)
     steps: list[float] = []
+    expected: list[Tensor] = []
 
     limit = parse_bytes(budget) if budget is not None else plan.budget_bytes if plan is not None else None
 
     with contextlib.ExitStack() as stack:
         if plan is not None:
-            stack.enter_context(apply(pipe, plan))
+            stack.enter_context(apply(pipe, plan, check))
         if limit is not None:
             stack.enter_context(capped(detect(device), limit, networks))
         memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks)
         stack.callback(memory.pause)
         stack.callback(_at_first_call(pipe.unet, clock.lap).remove)  # what came before is no step
+        stack.callback(pipe.unet.register_forward_pre_hook(lambda *_: check()).remove)
         decoder = getattr(pipe.vae, "decoder", pipe.vae)  # its call, for FreeInit denoises several times over
         stack.callback(_at_first_call(decoder, lambda: emit(Decoding())).remove)
+        stack.callback(decoder.register_forward_pre_hook(lambda *_: check()).remove)
+
+        if on_event is not None:
+            stack.enter_context(_keeping_expected(pipe.scheduler, expected))
 
         def step_done(pipe: DiffusionPipeline, index: int, timestep: object, tensors: dict) -> dict:
             steps.append(clock.lap())
             total = pipe.num_timesteps
-            emit(Step(index, total, steps[-1], *memory.read()))
+            latents = expected.pop() if expected else tensors["latents"]
+            emit(Step(index, total, steps[-1], *memory.read(), latents))
             if index == 1:  # what one step leaves for the next is there now: those that follow are alike
                 memory.pause()
             if index >= total - 2:
@@ -234,6 +257,29 @@ class _Allocator:
     def read(self) -> tuple[int, int]:
         """Bytes alive now, and the most so far."""
         return torch.cuda.memory_allocated(self._device), torch.cuda.max_memory_allocated(self._device)
+
+
+@contextlib.contextmanager
+def _keeping_expected(scheduler: SchedulerMixin, expected: list[Tensor]) -> Iterator[None]:
+    """Put the clean latents that each step of a scheduler expects into a list of one, if it says what they are."""
+    step, before = scheduler.step, vars(scheduler).get("step")
+
+    @functools.wraps(step)
+    def keeping(*args: object, **kwargs: object) -> object:
+        output = step(*args, **kwargs)
+        latents = getattr(output, "pred_original_sample", None)
+        expected[:] = [] if latents is None else [latents]
+        return output
+
+    scheduler.step = keeping
+    try:
+        yield
+    finally:
+        expected.clear()
+        if before is None:
+            del scheduler.step
+        else:
+            scheduler.step = before
 
 
 def _at_first_call(network: nn.Module, action: Callable[[], object]) -> torch.utils.hooks.RemovableHandle:

@@ -73,7 +73,7 @@ def plan_with_prediction(
     costs, place = situation(model, job, device, dtype)
     budget_bytes = default_budget(place.device) if budget is None else parse_bytes(budget)
     try:
-        return choose(costs, place, budget_bytes, quality)
+        return choose(candidates(costs, place, quality), costs, place, budget_bytes)
     except BudgetError as error:
         if not with_alternatives:
             raise

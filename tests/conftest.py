@@ -2,6 +2,16 @@
 
 from collections import defaultdict
 
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_our_own(tmp_path_factory):
+    """What tests learn about this machine is forgotten after them, and what is known already does not matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREAMLINE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
 
 def pytest_terminal_summary(terminalreporter):
     """Print the largest of every `error: ...` property that passing tests have recorded."""

@@ -1,25 +1,24 @@
-"""The page in a real browser: a video is made, the readings run, bad input is a sentence, nothing is fetched."""
+"""The page in a real browser: videos are made, plans follow the fields, nothing is lost, nothing is fetched."""
 
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
-from urllib.parse import urlsplit
+from io import BytesIO
 
 import pytest
+from browsing import (  # noqa: F401  # the fixtures
+    BROWSER,
+    MAKE_SECONDS,
+    address,
+    browser,
+    choose_model,
+    make,
+    outlook_of,
+    page,
+    set_field,
+    wait_done,
+)
+from PIL import Image, ImageDraw
 
-from streamline import MODELS
-
-ROOT = Path(__file__).parents[1]
-SCREENSHOTS = ROOT / "outputs"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-START_SECONDS = 180
-VIDEO_SECONDS = 120
+import streamline
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,119 +26,190 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """The app, running as a user starts it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("app") / "log.txt"
-    with log.open("w") as output:
-        app = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(port)],
-            cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        )
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/", app, log)
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            app.terminate()
-            app.wait(30)
-    assert "Traceback" not in log.read_text()
-
-
-@pytest.fixture
-def page(address):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=BROWSER,
-            args=["--no-sandbox", "--disable-background-networking", "--disable-component-update"],
-        )
-        page = browser.new_page(viewport={"width": 1240, "height": 1000})
-        hosts = set()
-        page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
-        page.goto(address)
-        page.get_by_role("button", name="Make the video").wait_for(timeout=START_SECONDS * 1000)
-        yield page
-        browser.close()
-    assert hosts <= {"127.0.0.1", None}, "the page fetched something from elsewhere"
-
-
-def test_a_video_is_made_and_measured(page):
-    _require("tiny-animatediff")
-    _set_steps(page, 4)
-    for index, way in enumerate(("Streamlined", "Original")):
-        page.get_by_label(way, exact=True).check()
-        page.get_by_role("button", name="Make the video").click()
-        page.locator(".runs .run").nth(index).wait_for(timeout=VIDEO_SECONDS * 1000)
-    assert page.locator(".readout .status", has_text="Done").is_visible()
+def test_a_sentence_becomes_a_video(page, tmp_path):  # noqa: F811
+    set_field(page, "steps", 4)
+    make(page)
+    page.locator("#live .memory svg").wait_for(timeout=MAKE_SECONDS * 1000)
+    wait_done(page)
     page.wait_for_function("document.querySelector('#video video')?.readyState >= 2")
     video = page.locator("#video video")
     assert video.evaluate("video => video.loop && video.duration > 0.5 && video.videoWidth > 0")
-    peaks = [float(re.search(r"([\d.]+) MiB", text)[1]) for text in page.locator(".runs .run").all_inner_texts()]
-    assert peaks[0] < peaks[1], "streamlined takes less memory than the original"
-    _screenshot(page, "app-text.png")
+    assert page.get_by_text("exact: the same as the original within 1e-5").is_visible()
+    assert re.search(r"Memory at the worst moment\s+[\d.]+ MiB\s+[\d.]+ MiB", page.locator("#result").inner_text())
+    with page.expect_download() as waiting:
+        page.locator("#download").click()
+    path = tmp_path / "video.mp4"
+    waiting.value.save_as(path)
+    receipt = streamline.read_receipt(path)
+    assert (receipt.model, receipt.job.num_inference_steps, receipt.seed) == ("tiny-animatediff", 4, 2)
 
 
-def test_an_image_becomes_a_video(page):
-    _require("tiny-svd")
-    _choose(page, "tiny-svd")
-    page.locator("input[type=file]").set_input_files(_picture())
-    page.locator("img[src*='picture']").wait_for()
-    _set_steps(page, 2)
-    page.get_by_role("button", name="Make the video").click()
-    page.locator(".readout .status", has_text="Done").wait_for(timeout=VIDEO_SECONDS * 1000)
+def test_a_picture_becomes_a_video(page):  # noqa: F811
+    choose_model(page, "from a picture")
+    page.locator("#picture input[type=file]").set_input_files(_picture())
+    page.locator("#picture img[src*='picture']").wait_for()
+    set_field(page, "steps", 2)
+    make(page)
+    wait_done(page)
     page.wait_for_function("document.querySelector('#video video')?.readyState >= 2")
-    _screenshot(page, "app-image.png")
 
 
-def test_bad_input_is_a_sentence(page):
-    _require("tiny-animatediff")
-    page.get_by_label("Prompt").fill(" ")
-    page.get_by_role("button", name="Make the video").click()
-    page.get_by_text("This model makes a video from text: write a prompt.").wait_for()
+def test_the_slider_plans_anew(page):  # noqa: F811
+    before = outlook_of(page)
+    slider = page.get_by_label("Memory it may use")
+    slider.focus()
+    slider.press("Home")
+    page.wait_for_function("text => document.querySelector('#outlook').innerText !== text", arg=before)
+    assert "What it will take" in outlook_of(page)
+    least = page.locator(".budget output").inner_text()
+    page.locator(".frontier .dot").first.click()
+    page.wait_for_function("text => document.querySelector('.budget output').innerText !== text", arg=least)
 
 
-def test_a_run_can_be_stopped(page):
-    _require("tiny-animatediff")
-    _set_steps(page, 500)
-    page.get_by_role("button", name="Make the video").click()
-    page.get_by_text("step 1 of 500").wait_for(timeout=VIDEO_SECONDS * 1000)
-    page.get_by_role("button", name="Stop").click()
-    page.locator(".readout .status", has_text="Stopped").wait_for()
+def test_what_does_not_fit_is_mended_by_a_click(page):  # noqa: F811
+    page.get_by_role("button", name="Type a budget").click()
+    page.locator("#budget input, #budget textarea").fill("14.5MiB")
+    page.locator("#budget input, #budget textarea").press("Enter")
+    page.locator("#outlook", has_text="What it will take").wait_for()
+    set_field(page, "frames", 16)
+    page.locator("#outlook", has_text="This does not fit").wait_for(timeout=60_000)
+    assert page.get_by_role("button", name="Make the video").is_disabled()
+    page.locator(".remedies .action").first.click()
+    page.locator("#outlook", has_text="What it will take").wait_for(timeout=60_000)
+    assert page.get_by_role("button", name="Make the video").is_enabled()
 
 
-def test_a_model_that_cannot_be_fetched_is_a_sentence(page):
-    _choose(page, "animatediff")
-    page.get_by_role("button", name="Make the video").click()
-    page.get_by_text("is not on this machine").wait_for()
+def test_a_cancelled_run_leaves_the_app_ready(page):  # noqa: F811
+    set_field(page, "steps", 500)
+    make(page)
+    page.locator("#progress", has_text=re.compile(r"step [1-9]\d* of 500")).wait_for(timeout=MAKE_SECONDS * 1000)
+    page.get_by_role("button", name="Cancel").first.click()
+    page.locator("#progress", has_text="Cancelled").wait_for(timeout=3000)
+    set_field(page, "steps", 2)
+    make(page)
+    wait_done(page)
 
 
-def _require(name):
-    model = next(model for model in MODELS if model.name == name)
-    assert model.is_here, f"{name} belongs to the repository"
+def test_a_reloaded_page_finds_its_video(page):  # noqa: F811
+    set_field(page, "steps", 40)
+    make(page)
+    page.locator("#progress", has_text=re.compile(r"step [1-9]\d* of 40")).wait_for(timeout=MAKE_SECONDS * 1000)
+    page.reload()
+    page.locator("#progress", has_text=re.compile(r"step \d+ of 40")).wait_for(timeout=20_000)
+    wait_done(page)
 
 
-def _choose(page, name):
-    page.get_by_label("Model", exact=True).click()
-    page.get_by_role("option", name=re.compile(f"^{name} ")).click()
+def test_a_dropped_video_brings_its_settings_back(page, tmp_path):  # noqa: F811
+    set_field(page, "steps", 3)
+    set_field(page, "seed", 77)
+    make(page)
+    wait_done(page)
+    with page.expect_download() as waiting:
+        page.locator("#download").click()
+    path = tmp_path / "mine.mp4"
+    waiting.value.save_as(path)
+    page.reload()
+    page.locator("#outlook").wait_for(timeout=30_000)
+    page.get_by_role("button", name="Bring back the settings").click()
+    page.locator("#restore input[type=file]").set_input_files(path)
+    page.get_by_text("Its settings are back").wait_for()
+    assert page.locator("#steps input").input_value() == "3"
+    assert page.locator("#seed input").input_value() == "77"
 
 
-def _set_steps(page, steps):
-    page.get_by_role("button", name="More").click()
-    page.get_by_label("Steps").fill(str(steps))
+def test_the_gallery_keeps_uses_again_and_deletes(page):  # noqa: F811
+    set_field(page, "steps", 2)
+    set_field(page, "seed", 5)
+    make(page)
+    wait_done(page)
+    set_field(page, "seed", 6)
+    page.get_by_role("tab", name="Gallery").click()
+    page.locator(".gallery article").wait_for()
+    page.get_by_role("button", name="Use again").click()
+    page.locator("#seed input").wait_for()
+    page.wait_for_function("document.querySelector('#seed input').value === '5'")
+    page.get_by_role("tab", name="Gallery").click()
+    page.get_by_role("button", name="Delete a red").click()
+    page.locator(".empty").wait_for()
+
+
+def test_original_and_streamlined_are_compared(page):  # noqa: F811
+    set_field(page, "steps", 3)
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_role("button", name="Compare with the original").click()
+    page.locator("#figures .ratio").first.wait_for(timeout=MAKE_SECONDS * 1000)
+    assert "less memory than the original" in page.locator("#figures").inner_text()
+    assert "PSNR" in page.locator("#figures").inner_text()
+    page.wait_for_function("[...document.querySelectorAll('.wipe video')].every(one => one.readyState >= 2)")
+    slider = page.get_by_label("Where the videos meet")
+    slider.focus()
+    slider.press("Home")
+    assert page.locator(".wipe").evaluate("one => one.style.getPropertyValue('--cut')") == "0%"
+    page.get_by_label("How to look at them").select_option("difference")
+    assert page.locator(".wipe.difference").count() == 1
+    with page.expect_download() as waiting:
+        page.locator("#report").click()
+    assert waiting.value.suggested_filename == "comparison.html"
+
+
+def test_a_sweep_fills_its_table(page):  # noqa: F811
+    set_field(page, "steps", 2)
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_role("button", name="Sweep: many budgets").click()
+    for quality in ("balanced", "fast"):
+        page.get_by_label(quality, exact=True).uncheck()
+    page.get_by_role("button", name="Run the sweep").click()
+    page.locator("#compare-progress", has_text="Done").wait_for(timeout=MAKE_SECONDS * 1000)
+    rows = page.locator("#sweep-table tbody tr").all_inner_texts()
+    assert len(rows) == 4 and all("MiB" in row for row in rows)
+    assert sum(row.strip().endswith(("dB", "identical")) for row in rows) == 3
+
+
+def test_bad_input_is_a_sentence_at_its_field(page):  # noqa: F811
+    prompt = page.locator("#prompt textarea")
+    for text, sentence in (("", "Write what the video should show."), ("x" * 10_000, "10,000 characters")):
+        prompt.fill(text)
+        make(page)
+        page.locator("#note-prompt", has_text=sentence).wait_for()
+    prompt.fill("🎈 a red circle moving left 🎈")
+    set_field(page, "seed", -1)
+    page.locator("#note-seed", has_text="must be a whole number from 0").wait_for()
+    set_field(page, "seed", 1)
+    page.wait_for_function("!document.querySelector('#note-seed p')")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("text.png", b"no picture at all", "cannot be read as a picture"),
+        ("small.png", (1, 1), "1 × 1 pixels"),
+        ("large.png", (20_000, 20_000), "too large to open safely"),
+        ("moving.gif", "animated", "This picture is animated"),
+    ],
+)
+def test_a_bad_picture_is_a_sentence(page, name, content, sentence):  # noqa: F811
+    choose_model(page, "from a picture")
+    page.locator("#picture input[type=file]").set_input_files(_file(name, content))
+    page.locator("#note-image", has_text=sentence).wait_for(timeout=60_000)
+
+
+def test_a_card_can_be_tried(page):  # noqa: F811
+    page.get_by_role("button", name="Type a budget").click()
+    page.locator("#card input").click()
+    page.get_by_role("option", name="a 8 GiB card").click()
+    page.get_by_text("Pretending to be").wait_for()
+    assert "8.0 GiB" in page.locator(".budget .ticks").inner_text()
+
+
+def test_a_model_that_cannot_be_fetched_is_a_sentence(page):  # noqa: F811
+    choose_model(page, "of your own")
+    name = page.get_by_label("Folder or hub id")
+    name.fill("nobody/nothing")
+    name.press("Enter")
+    page.locator("#note-model", has_text="is not on this machine").wait_for()
 
 
 def _picture():
-    from io import BytesIO
-
-    from PIL import Image, ImageDraw
-
     image = Image.radial_gradient("L").convert("RGB")
     ImageDraw.Draw(image).ellipse((60, 90, 140, 170), fill="red")
     file = BytesIO()
@@ -147,18 +217,14 @@ def _picture():
     return {"name": "picture.png", "mimeType": "image/png", "buffer": file.getvalue()}
 
 
-def _screenshot(page, name):
-    SCREENSHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / name, full_page=True)
-
-
-def _wait_for(url, app, log):
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        assert app.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(f"the app did not come up: {log.read_text()}")
+def _file(name, content):
+    if not isinstance(content, bytes):
+        file = BytesIO()
+        if content == "animated":
+            first, second = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (32, 32), "blue")
+            first.save(file, "GIF", save_all=True, append_images=[second])
+        else:
+            Image.new("1", content).save(file, "PNG")
+        content = file.getvalue()
+    kind = "image/gif" if name.endswith("gif") else "image/png"
+    return {"name": name, "mimeType": kind, "buffer": content}

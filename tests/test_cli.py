@@ -1,5 +1,6 @@
 """The command line as users meet it: a process, its two streams and its exit status."""
 
+import dataclasses
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import pytest
 import untrained
 from PIL import Image
 
-from streamline import MODELS, Plan, Slicing
+from streamline import MODELS, Plan, Slicing, read_receipt
 from streamline.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,7 @@ def folder(tmp_path_factory):
     untrained.animatediff().save_pretrained(folder / "animatediff")
     untrained.svd().save_pretrained(folder / "svd")
     Image.radial_gradient("L").save(folder / "image.png")
+    Image.new("RGB", (64, 64), "blue").save(folder / "plain.png")
     plan = Plan(denoiser={"mid": Slicing(frames=2)}, guidance="together")
     (folder / "plan.json").write_text(plan.to_json())
     return folder
@@ -69,6 +71,30 @@ def test_an_image_becomes_a_video_by_a_plan_or_as_in_diffusers(folder, capsys, h
         assert Plan.from_dict(answer["plan"]) == Plan.from_json((folder / "plan.json").read_text())
 
 
+@pytest.mark.parametrize("suffix", [".webm", ".zip"])
+@pytest.mark.parametrize("how", [["--slices", "frames=2,pixels=3"], ["--original"], ["--naive"]], ids="-".join)
+def test_a_video_is_made_again_from_its_receipt(folder, capsys, suffix, how):
+    first, again, other = (folder / f"{name}{suffix}" for name in ("first", "again", "other"))
+    arguments = ["--model", str(folder / "svd"), "--image", str(folder / "image.png"), "--out"]
+    made = ["--size", "32x48", "--frames", "3", "--steps", "1", "--seed", "7", "--fps", "5", "--motion-bucket", "9"]
+    assert main(["generate", *arguments, str(first), *made, *how]) == 0
+    receipt = read_receipt(first)
+    assert (receipt.model, receipt.job.seed, receipt.job.width) == ("svd", 7, 48)
+    assert main(["generate", *arguments, str(again), "--from-receipt", str(first)]) == 0
+    repeated = read_receipt(again)
+    for name in ("model", "job", "plan", "method", "dtype", "image"):
+        assert getattr(repeated, name) == getattr(receipt, name)
+    overrides = ["--seed", "8", "--slices", "2", "--image", str(folder / "plain.png")]
+    capsys.readouterr()
+    assert main(["generate", *arguments, str(other), "--from-receipt", str(first), *overrides]) == 0
+    assert "another picture" in capsys.readouterr().err
+    overridden = read_receipt(other)
+    assert overridden.job == dataclasses.replace(receipt.job, seed=8)
+    assert overridden.plan == Plan.uniform(2) and overridden.image != receipt.image
+    assert main(["generate", "--from-receipt", str(first)]) == 2
+    _assert_one_sentence(*capsys.readouterr(), "give it with --image")
+
+
 def test_all_ways_are_compared_on_one_picture(folder, capsys):
     out = folder / "comparison.png"
     options = ["--model", str(folder / "animatediff"), "--prompt", "a cat", "--frames", "5", "--steps", "2"]
@@ -102,7 +128,9 @@ def test_all_ways_are_compared_on_one_picture(folder, capsys):
         (["--out", "nowhere/out.mp4"], "no folder"),
         (["--out", "~nosuchuser/out.mp4"], "cannot be written"),
         (["--out", "a" * 400 + ".mp4"], "cannot be written"),
-        (["--out", "out.gif"], "must end in .mp4"),
+        (["--out", "out.avi"], "must end in .mp4"),
+        (["--from-receipt", "pyproject.toml"], "a receipt is in"),
+        (["--from-receipt", "nowhere.mp4"], "no file"),
         (["--model", "nonesuch"], "not a folder"),
         (["--model", "~nosuchuser/x"], "not a folder"),
         (["--model", "x" * 5000], "not a folder"),

@@ -5,25 +5,25 @@ import copy
 import pytest
 import torch
 from networks import KINDS, random_plan
-from torch import nn
+from PIL import Image
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
-from streamline import Job, LiveTensors, Plan, Rehash, Slicing, load, predict, run
+from streamline import Job, LiveTensors, Plan, Rehash, Slicing, load, predict, run, trace
 from streamline.apply import run_network
 from streamline.cost import NetworkCost, compose, compose_apart
 from streamline.cost_table import Table
 from streamline.measuring import Probe
 from streamline.networks import family_of
+from streamline.pipeline_cost import PipelineCost
 from streamline.rehash import Memory, find_cut, schedule
+from streamline.subject import Subject
 
-PLANS = {
-    "unsliced": Plan(),
-    "uniform": Plan.uniform(4, guidance="together"),
-    "frames only": Plan(Slicing(5, 1), Slicing(3, 1), "apart"),
-    "pixels only": Plan(Slicing(1, 6), Slicing(1, 4), "apart"),
-    "short groups": Plan(Slicing(3, 5, 1), Slicing(2, 4, 2), "together"),
-}
+CASES = [
+    (kind, seed)
+    for kind, seeds in {"spatio_temporal_unet": 5, "motion_unet": 5, "temporal_decoder": 6, "image_decoder": 8}.items()
+    for seed in range(seeds)
+]
 
 
 class Composed:
@@ -81,30 +81,39 @@ class Composed:
         return tree_map_only(torch.Tensor, cut, self.case.arguments)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("kind", "seed"), CASES)
 def test_the_composed_peak_is_the_measured_one(kind, seed, record_property):
-    case = KINDS[kind](seed)
-    composed = Composed(case)
-    for plan in (random_plan(seed), random_plan(seed + 100)):
+    composed, plan = Composed(KINDS[kind](seed)), random_plan(seed)
+    peak = composed.cost(plan).peak_bytes
+    ratio = peak / composed.measured(plan)
+    record_property(f"error: composed to measured peak, {kind}", abs(ratio - 1))
+    assert 0.99 <= ratio <= 1.03
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_composed_peak_is_that_of_a_trace(kind, record_property):
+    """Wider, longer and larger than the random ones."""
+    composed = Composed(_larger(kind))
+    for plan in (Plan.uniform(4, guidance="together"), Plan(Slicing(3, 5, 1), Slicing(2, 4, 2))):
         peak = composed.cost(plan).peak_bytes
-        record_property(f"error: composed to traced peak, {kind}", abs(peak / composed.traced(plan) - 1))
-        record_property(f"error: composed to measured peak, {kind}", abs(peak / composed.measured(plan) - 1))
+        record_property("error: composed to traced peak", abs(peak / composed.traced(plan) - 1))
         assert peak == pytest.approx(composed.traced(plan), rel=0.02)
-        assert 0.99 <= peak / composed.measured(plan) <= 1.03
 
 
-@pytest.mark.parametrize("name", PLANS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_composed_peak_is_that_of_a_trace_at_mid_size(kind, name, record_property):
-    """Wider networks, more frames and pixels than the random ones have."""
-    composed = Composed(_mid_size(kind))
-    peak, plan = composed.cost(PLANS[name]).peak_bytes, PLANS[name]
-    record_property("error: composed to traced peak, mid-size", abs(peak / composed.traced(plan) - 1))
-    assert peak == pytest.approx(composed.traced(plan), rel=0.02)
+@pytest.mark.slow
+def test_the_composed_peak_of_a_published_model_is_that_of_a_trace(record_property):
+    """At full size, where a trace takes seconds for one plan."""
+    job = Job(height=576, width=1024, num_frames=16)
+    costs = PipelineCost(Subject.published("animatediff", torch.float16), job)
+    plan = Plan({"*": Slicing(2, 2), "up.3": Slicing(6, 6)}, Slicing(5, 3), "apart")
+    traces = trace("animatediff", height=576, width=1024, num_frames=16, plan=plan)
+    peaks = {"denoiser": costs.denoise(plan.denoiser, "apart"), "decoder": costs.decode(plan.decoder)}
+    for name, cost in peaks.items():
+        record_property("error: composed to traced peak", abs(cost.peak_bytes / traces[name].peak_bytes - 1))
+        assert cost.peak_bytes == pytest.approx(traces[name].peak_bytes, rel=0.02)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["motion_unet", "temporal_decoder"])
 def test_work_adds_up_to_what_a_run_does(kind):
     """Operator calls and operations, however the network is sliced."""
     composed = Composed(KINDS[kind](3))
@@ -117,10 +126,9 @@ def test_work_adds_up_to_what_a_run_does(kind):
     assert sliced.work.calls > whole.work.calls
 
 
-@pytest.mark.parametrize("kind", ["spatio_temporal_unet", "motion_unet"])
-@pytest.mark.parametrize("guidance", ["together", "apart"])
+@pytest.mark.parametrize(("kind", "guidance"), [("spatio_temporal_unet", "apart"), ("motion_unet", "together")])
 def test_steps_that_reuse_a_feature_cost_what_is_composed(kind, guidance):
-    composed = Composed(_mid_size(kind))
+    composed = Composed(_larger(kind))
     cut = find_cut(family_of(composed.case.network).lower(composed.case.network))
     plan = Plan(Slicing(3, 2), guidance=guidance, rehash=Rehash(schedule("balanced", 3), cut))
     memory = Memory(plan.rehash)
@@ -132,11 +140,9 @@ def test_steps_that_reuse_a_feature_cost_what_is_composed(kind, guidance):
         measured.append(live.peak_bytes)
     tables = (composed.table(composed.batch), composed.table(1))
     costs = [_compose(tables, plan, keep=cut), _compose(tables, plan, given=cut)]
-    kept = sum(feature.untyped_storage().nbytes() for feature in memory._features)
     assert costs[0].peak_bytes == pytest.approx(measured[0], rel=0.02)
     assert costs[1].peak_bytes == pytest.approx(measured[1], rel=0.02)
     assert costs[1].work.flops < 0.6 * costs[0].work.flops
-    assert kept > 0
 
 
 def _compose(tables, plan, **kept):
@@ -146,16 +152,14 @@ def _compose(tables, plan, **kept):
 
 
 JOBS = {
-    "tiny-svd": [(64, 8, Plan()), (64, 9, Plan.uniform(4)), (96, 6, Plan.uniform(3, guidance="together"))],
-    "tiny-animatediff": [(64, 8, Plan()), (64, 9, Plan.uniform(4)), (96, 6, Plan.uniform(3, guidance="together"))],
+    "tiny-svd": [(64, 8, Plan()), (96, 6, Plan.uniform(3))],
+    "tiny-animatediff": [(64, 8, Plan()), (96, 6, Plan.uniform(3, guidance="together"))],
 }
 
 
 @pytest.mark.parametrize("model", JOBS)
 def test_whole_pipelines_take_what_is_predicted(model, record_property):
     """Encoders, steps, decoder, and what the pipeline holds around them, with real weights and data."""
-    from PIL import Image
-
     pipe = load(model)
     pipe.set_progress_bar_config(disable=True)
     image = Image.radial_gradient("L").convert("RGB") if model == "tiny-svd" else None
@@ -170,13 +174,13 @@ def test_whole_pipelines_take_what_is_predicted(model, record_property):
         assert prediction.stages[0].weights_bytes == result.weights_bytes
 
 
-def _mid_size(kind: str):
-    """As the networks of tests/networks.py, four times the size."""
+def _larger(kind: str):
+    """A network of tests/networks.py on more frames and pixels, with two samples if it is a UNet."""
     torch.manual_seed(0)
     case = KINDS[kind](21)
     arguments = dict(case.arguments)
     batch = 2 if kind.endswith("unet") else 1
-    frames, height, width = 10, 20, 28
+    frames, height, width = 7, 12, 20
     if kind == "spatio_temporal_unet":
         arguments |= {"sample": torch.randn(batch, frames, 8, height, width)}
         for name in ("encoder_hidden_states", "added_time_ids"):
@@ -193,5 +197,4 @@ def _mid_size(kind: str):
         }
     else:
         arguments = {"sample": torch.randn(batch * frames, 4, height, width)}
-    assert isinstance(case.network, nn.Module)
     return type(case)(case.network, arguments, case.read)

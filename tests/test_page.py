@@ -1,133 +1,215 @@
-"""The page without a browser: every end of a run is a reading, and nothing of it stays behind."""
+"""The page without a browser: what stands in the fields and what it means, the queue, the gallery, the charts."""
 
-import gc
 import re
 import threading
-import weakref
-from types import SimpleNamespace
+import time
+from dataclasses import replace
 
-import gradio as gr
 import pytest
-import torch
 import untrained
 from PIL import Image
 
 import streamline
-import ui
-from ui.readout import Run, show_runs
+from ui import charts, panels, words, work
+from ui.events import Failed, Loading, PartDone, PartStarted, Stepped
+from ui.fields import PICTURES
+from ui.form import Form, read, read_picture
+from ui.gallery import Gallery
+from ui.models import Pipelines, Profile, Source
+from ui.orders import Order, Part, Settings
+from ui.restoring import restore, settings_of
+from ui.service import MOST_WAITING, Service
+
+JOB = streamline.Job(height=64, width=64, num_frames=4, num_inference_steps=3, prompt="a cat")
+SETTINGS = Settings("tiny-animatediff", Source("tiny-animatediff"), JOB, budget_bytes=2**30)
+ORDER = Order("generate", SETTINGS, (Part("streamlined", streamline.Plan.uniform(2)),))
+FORM = Form(
+    model="tiny-animatediff", own="", base="", motion_adapter="", prompt="a cat", negative_prompt="", image=None,
+    width=64, height=64, frames=8, steps=25, guidance=3.0, motion=127, fps=8, noise=0.02, seed=2, quality="exact",
+    card="", budget="",
+)  # fmt: skip
+
+
+class Lent(Pipelines):
+    """One untrained pipeline, whatever is asked for."""
+
+    def __init__(self, pipe):
+        super().__init__()
+        self.pipe = pipe
+
+    def get(self, source, dtype):
+        return self.pipe
 
 
 @pytest.fixture
-def pipe(monkeypatch):
-    """What every model turns out to be."""
-    pipe = untrained.animatediff()
-    monkeypatch.setattr(streamline, "load", lambda name: pipe)
-    return pipe
+def lent():
+    return Lent(untrained.animatediff())
 
 
-@pytest.fixture
-def demo():
-    return ui.build()
+def profile(source, entry):
+    is_image = entry.task == "image-to-video"
+    return Profile(entry.task, replace(JOB, prompt="") if is_image else JOB)
 
 
-def make(demo, *, slices=2, steps=3, session="visitor"):
-    """The page's readings, as it shows them, until the run is over; an error at the end is left out."""
-    given = ("tiny-animatediff", "a cat", None, "Streamlined", slices, steps, 4, 1, 0, [])
-    try:
-        for _, reading, *_ in handler(demo, "make")(*given, SimpleNamespace(session_hash=session)):
-            yield reading
-    except gr.Error:
-        pass
+def wait(service, owner, name):
+    *_, view = service.follow(owner, name)
+    return view
 
 
-def stop(demo, session="visitor"):
-    handler(demo, "end")(SimpleNamespace(session_hash=session))
-
-
-def handler(demo, name):
-    return next(function.fn for function in demo.fns.values() if function.name == name)
+def test_a_good_form_has_no_notes():
+    reading = read(FORM, profile, for_run=True)
+    assert reading.is_complete and reading.settings.job.seed == 2
 
 
 @pytest.mark.parametrize(
-    ("error", "sentence"),
+    ("changes", "field", "sentence"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory."), "Memory is not enough; slice more finely"),
-        (MemoryError(), "Memory is not enough; slice more finely"),
-        (KeyError("a\nb"), "Something went wrong: KeyError: &#x27;a\\nb&#x27;."),
-        (RuntimeError("First.\nSecond."), "Something went wrong: RuntimeError: First."),
-        (streamline.InputError("Too blue."), "Too blue."),
+        ({"prompt": " "}, "prompt", "Write what"),
+        ({"prompt": "x" * 10_000}, "prompt", "10,000 characters"),
+        ({"seed": -1}, "seed", "whole number from 0"),
+        ({"seed": float("nan")}, "seed", "whole number"),
+        ({"seed": None}, "seed", "Fill in a number"),
+        ({"frames": 2.5}, "frames", "whole number"),
+        ({"frames": 0}, "frames", "from 1"),
+        ({"width": 65}, "width", "multiple of 8"),
+        ({"guidance": float("inf")}, "guidance", "must be a number"),
+        ({"budget": "lots"}, "budget", "like 8GiB"),
+        ({"card": "a boat"}, "budget", "No card"),
+        ({"quality": "perfect"}, "quality", "exact"),
+        ({"model": "own"}, "model", "Type a folder"),
+        ({"model": "nothing"}, "model", "Choose a model"),
+        ({"model": "tiny-svd"}, "image", "Give a picture"),
     ],
 )
-def test_every_error_is_a_sentence(demo, pipe, monkeypatch, error, sentence):
+def test_a_wrong_field_is_a_sentence_of_its_own(changes, field, sentence):
+    reading = read(replace(FORM, **changes), profile, for_run=True)
+    assert list(reading.notes) == [field] and sentence in reading.notes[field]
+
+
+@pytest.mark.parametrize("prompt", ["🎈🎈", "ein Käfer", "<script>alert(1)</script>"])
+def test_any_words_will_do(prompt):
+    assert read(replace(FORM, prompt=prompt), profile, for_run=True).is_complete
+
+
+def test_pictures_are_read_or_refused_in_a_sentence(tmp_path):
+    assert read_picture(PICTURES[0]).width > 0
+    bad = tmp_path / "bad.png"
+    for content in (b"", b"text", b"\x89PNG\r\n\x1a\n" + b"\0" * 50):
+        bad.write_bytes(content)
+        with pytest.raises(streamline.InputError, match=r"bad\.png cannot be read as a picture"):
+            read_picture(str(bad))
+    Image.new("RGB", (1, 1)).save(bad)
+    with pytest.raises(streamline.InputError, match="1 × 1 pixels"):
+        read_picture(str(bad))
+
+
+def test_an_order_is_made_and_kept(lent, tmp_path):
+    service = Service(lambda order, stop: work.make(order, stop, lent), Gallery(tmp_path))
+    view = wait(service, "ann", service.submit("ann", ORDER))
+    assert view.status == "done", view.trouble
+    run = service.gallery.get("ann", view.run)
+    assert len(run.frames()) == 4 and run.settings == SETTINGS
+    assert restore(run.video, service.gallery, "ann") == (SETTINGS, None, False)
+    assert settings_of(run.receipt).job == JOB
+    assert service.gallery.get("bob", view.run) is None and service.view("bob", view.id) is None
+    service.gallery.delete("ann", view.run)
+    assert not service.gallery.runs("ann")
+
+
+def test_events_tell_the_whole_run(lent, tmp_path):
+    events = list(work.make(ORDER, str(tmp_path / "stop"), lent))
+    kinds = [type(event) for event in events]
+    assert kinds[:2] == [Loading, PartStarted] and kinds[-1] is PartDone
+    assert kinds.count(Stepped) == 3 and any(event.preview for event in events if isinstance(event, Stepped))
+
+
+def test_every_error_is_a_sentence(lent, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
-        raise error
+        raise RuntimeError("First.\nSecond.")
 
-    monkeypatch.setattr(pipe.scheduler, "step", fail)
-    *_, last = make(demo)
-    assert "Not made" in last and sentence in last and "Second" not in last
-
-
-def test_a_failed_run_leaves_nothing_in_memory(demo, pipe, monkeypatch):
-    alive = []
-
-    def fail(noise, *args, **kwargs):
-        alive.append(weakref.ref(noise))
-        try:
-            raise RuntimeError("Odd.")
-        except RuntimeError as error:
-            raise ValueError("Very odd.") from error
-
-    monkeypatch.setattr(pipe.scheduler, "step", fail)
-    gc.disable()
-    try:
-        *_, last = make(demo)
-        assert "Very odd." in last
-        assert alive[0]() is None
-    finally:
-        gc.enable()
+    monkeypatch.setattr(lent.pipe.scheduler, "step", fail)
+    *_, last = work.make(ORDER, str(tmp_path / "stop"), lent)
+    assert last == Failed("Something went wrong: RuntimeError: First.")
 
 
-@pytest.mark.parametrize("slices", [2.5, None, 0])
-def test_slices_that_are_no_number_are_a_sentence(demo, slices):
-    *_, last = make(demo, slices=slices)
-    assert "Not made" in last and "must be a whole number of at least 1" in last
+def test_orders_are_made_one_at_a_time_and_in_turn(tmp_path):
+    service, running, gate = _gated(tmp_path)
+    first, second = service.submit("ann", ORDER), service.submit("bob", ORDER)
+    running.acquire()
+    assert service.view("bob", second).ahead == 1
+    gate.set()
+    wait(service, "ann", first), wait(service, "bob", second)
+    assert service.most == 1
 
 
-def test_the_slider_gives_whole_numbers(demo):
-    assert next(block for block in demo.blocks.values() if isinstance(block, gr.Slider)).preprocess(2.5) == 2
+def test_cancelling_is_heard_at_once_and_the_next_order_is_made(tmp_path):
+    service, running, gate = _gated(tmp_path)
+    first, second = service.submit("ann", ORDER), service.submit("ann", ORDER)
+    running.acquire()
+    service.cancel("bob", first)
+    assert not service.view("ann", first).is_over
+    service.cancel("ann", first)
+    assert service.view("ann", first).status == "cancelled"
+    gate.set()
+    assert wait(service, "ann", second).status == "failed"
 
 
-def test_who_waits_for_another_run_is_told_and_can_stop(demo, pipe):
-    first, second = make(demo, session="first"), make(demo, session="second")
-    while "Denoising" not in next(first):
-        pass
-    assert "Waiting for another run" in next(second)
-    stop(demo, "second")
-    assert "Stopped" in next(second)
-    *_, last = first
-    assert "Done" in last
+def test_a_crowded_queue_says_so(tmp_path):
+    service, running, gate = _gated(tmp_path)
+    service.submit("ann", ORDER)
+    running.acquire()
+    for _ in range(MOST_WAITING):
+        service.submit("ann", ORDER)
+    with pytest.raises(streamline.InputError, match="waiting already"):
+        service.submit("ann", ORDER)
+    gate.set()
 
 
-def test_stop_is_heard_while_the_model_loads(demo, pipe, monkeypatch):
-    loaded = threading.Event()
-    monkeypatch.setattr(streamline, "load", lambda name: loaded.wait(60) and pipe)
-    readings = make(demo)
-    while "Loading the model" not in next(readings):
-        pass
-    stop(demo)
-    assert "Stopped" in next(readings)
-    loaded.set()
-    *_, last = make(demo)
-    assert "Done" in last
+def test_the_gallery_keeps_to_its_cap(lent, tmp_path):
+    service = Service(lambda order, stop: work.make(order, stop, lent), Gallery(tmp_path, cap_bytes=1))
+    for _ in range(2):
+        view = wait(service, "ann", service.submit("ann", ORDER))
+    assert [run.name for run in service.gallery.runs("ann")] == [view.run]
 
 
-def test_a_transparent_picture_comes_as_it_is(demo, tmp_path):
-    path = tmp_path / "clear.png"
-    Image.new("RGBA", (8, 8)).save(path)
-    image = next(block for block in demo.blocks.values() if isinstance(block, gr.Image))
-    assert image.preprocess(gr.image_utils.ImageData(path=str(path))).mode == "RGBA"
+@pytest.mark.parametrize("name", ["../x", "", "20200101-000000-abc", "a" * 999])
+def test_no_name_leads_out_of_the_gallery(tmp_path, name):
+    assert Gallery(tmp_path).get("ann", name) is None
 
 
-def test_bars_fit_where_offloaded_weights_are_never_there_at_once():
-    rows = show_runs([Run("offloaded", 1.0, peak_bytes=50, weights_bytes=80)])
-    assert re.findall(r"width: (.*?)%", rows) == ["100.0", "0.0"]
+def test_charts_stay_within_their_width():
+    points = [(30 * 2**20, 1.0), (20 * 2**20, 1.5), (10 * 2**20, 4.0)]
+    text = charts.frontier(points, 1, 25 * 2**20)
+    places = [float(place) for place in re.findall(r'class="dot[^"]*" style="left:([\d.]+)%', text)]
+    assert len(places) == 3 and all(0 <= place <= 100 for place in places) and text.count("here") >= 2
+    text = charts.memory([(0.1, 5, 5), (2.0, 9, 12)], 11, 10**9, 4.0)
+    assert "far above" in text and "predicted peak" in text
+
+
+def test_words_are_short():
+    assert [words.duration(seconds) for seconds in (0.04, 12.4, 60, 125, 7300)] == [
+        "0.0 s", "12 s", "1 min", "2 min 5 s", "2 h 1 min",
+    ]  # fmt: skip
+    assert (words.size(0), words.size(2**20 * 12.34), words.size(2**33)) == ("–", "12.3 MiB", "8.0 GiB")
+    assert panels.note("<b>") == "<p>&lt;b&gt;</p>"
+
+
+def _gated(folder):
+    """A service whose work waits for a gate and then fails; `most` is how many were made at once."""
+    running, gate, lock = threading.Semaphore(0), threading.Event(), threading.Lock()
+    count = {"now": 0}
+
+    def make(order, stop):
+        with lock:
+            count["now"] += 1
+            service.most = max(service.most, count["now"])
+        running.release()
+        gate.wait(30)
+        time.sleep(0.01)
+        with lock:
+            count["now"] -= 1
+        yield Failed("Enough.")
+
+    service = Service(make, Gallery(folder))
+    service.most = 0
+    return service, running, gate

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from networks import random_plan
 
-from streamline import Plan, PlanError, Slicing
+from streamline import Plan, PlanError, Rehash, Slicing
 from streamline.plan import slicing_for
 
 BUNDLED_PLANS = sorted((Path(__file__).parent.parent / "assets" / "plans").glob("*.json"))
@@ -27,6 +27,14 @@ def test_a_named_block_goes_before_every_block():
     assert slicing_for(dict(plan.denoiser), "mid") == Slicing(2, 2)
     assert slicing_for(dict(plan.decoder), "up.3") == Slicing(3, 1)
     assert slicing_for(dict(Plan().denoiser), "mid") == Slicing(1, 1)
+
+
+def test_every_choice_survives_json_and_reasons_make_no_difference():
+    rehash = Rehash([4, 2, 0], "up.1.attention.0.out")
+    plan = Plan(residency="stages", rehash=rehash, budget_bytes=2**33, reasons=["it fits"])
+    again = Plan.from_json(plan.to_json())
+    assert again == plan and again.reasons == plan.reasons and again.rehash.full_steps == (0, 2, 4)
+    assert plan == Plan(residency="stages", rehash=rehash, budget_bytes=2**33)
 
 
 @pytest.mark.parametrize("path", BUNDLED_PLANS, ids=lambda path: path.stem)
@@ -57,6 +65,15 @@ def test_there_are_bundled_plans():
         lambda: Plan.from_json('{"denoiser": 4}'),
         lambda: Plan.from_json('{"denoiser": {"mid": 4}}'),
         lambda: Plan.from_json('{"denoiser": {"mid": {"rows": 4}}}'),
+        lambda: Plan(residency="nowhere"),
+        lambda: Plan(rehash=3),
+        lambda: Plan(budget_bytes=0),
+        lambda: Plan(reasons="because"),
+        lambda: Rehash((1, 2), "up.0.attention.0.out"),
+        lambda: Rehash((), "up.0.attention.0.out"),
+        lambda: Rehash((0,), ""),
+        lambda: Plan.from_json('{"rehash": {"full_steps": [0]}}'),
+        lambda: Plan.from_json('{"rehash": {"full_steps": 3, "cut": "mid"}}'),
     ],
 )
 def test_nonsense_is_refused_in_one_sentence(make):

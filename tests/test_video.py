@@ -1,12 +1,15 @@
 """Videos play everywhere and show the frames that were made."""
 
+import zipfile
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
 from PIL import Image
 
 from streamline import InputError, contact_sheet, export
-from streamline.video import largest_difference
+from streamline.metrics import largest_difference
+from streamline.video import VIDEOS, enlarge
 
 
 def clip(width=64, height=48, frames=5):
@@ -35,8 +38,48 @@ def test_an_exported_video_shows_its_frames(tmp_path, width, height):
     assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_a_failed_export_leaves_nothing_behind(tmp_path):
-    (tmp_path / "clip.mp4").write_text("the one before")
+def test_webm_shows_the_frames_too(tmp_path):
+    frames = clip(128, 96)
+    path = export(frames, tmp_path / "clip.webm", fps=8)
+    read, details = iio.imread(path, plugin="FFMPEG"), iio.immeta(path, plugin="FFMPEG")
+    assert details["codec"] == "vp9" and details["fps"] == 8 and len(read) == len(frames)
+    made = np.stack([np.asarray(enlarge(frame)) for frame in frames]).astype(float)
+    assert 10 * np.log10(255**2 / np.mean((read - made) ** 2)) > 30
+
+
+def test_a_gif_loops_and_lasts_as_long_as_the_video(tmp_path):
+    frames = clip()
+    with Image.open(export(frames, tmp_path / "clip.gif", fps=8)) as read:
+        assert read.n_frames == len(frames) and read.info["loop"] == 0
+        assert abs(read.info["duration"] - 1000 / 8) <= 10
+        for index, frame in enumerate(frames):
+            read.seek(index)
+            difference = np.subtract(read.convert("RGB"), enlarge(frame), dtype=float)
+            assert np.abs(difference).mean() < 8
+
+
+def test_a_zip_holds_the_very_frames(tmp_path):
+    frames = clip()
+    with zipfile.ZipFile(export(frames, tmp_path / "clip.zip")) as archive:
+        names = archive.namelist()
+        assert names == sorted(names) and len(names) == len(frames)
+        for name, frame in zip(names, frames, strict=True):
+            assert (np.asarray(Image.open(archive.open(name))) == np.asarray(frame)).all()
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_a_lower_rate_is_a_larger_file(tmp_path, suffix):
+    sizes = [export(clip(), tmp_path / f"{crf}{suffix}", crf=crf).stat().st_size for crf in (5, 30, 51)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
+    for crf in (-1, 52, 1.5, True, "16"):
+        with pytest.raises(InputError, match="crf"):
+            export(clip(), tmp_path / f"clip{suffix}", crf=crf)
+
+
+@pytest.mark.parametrize("suffix", VIDEOS)
+def test_a_failed_export_leaves_nothing_behind(tmp_path, suffix):
+    path = tmp_path / f"clip{suffix}"
+    path.write_text("the one before")
 
     class Broken(Image.Image):
         size = (64, 48)
@@ -45,8 +88,8 @@ def test_a_failed_export_leaves_nothing_behind(tmp_path):
             raise RuntimeError("no pixels")
 
     with pytest.raises(RuntimeError, match="no pixels"):
-        export([*clip(), Broken()], tmp_path / "clip.mp4")
-    assert (tmp_path / "clip.mp4").read_text() == "the one before"
+        export([*clip(), Broken()], path)
+    assert path.read_text() == "the one before"
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -63,7 +106,7 @@ def test_frames_must_be_of_one_size(tmp_path):
         export([*clip(), *clip(32, 32)], tmp_path / "clip.mp4")
 
 
-@pytest.mark.parametrize("name", ["clip.gif", "clip", "nowhere/clip.mp4"])
+@pytest.mark.parametrize("name", ["clip.avi", "clip", "nowhere/clip.mp4"])
 def test_paths_that_cannot_be_written_are_refused(tmp_path, name):
     with pytest.raises(InputError):
         export(clip(), tmp_path / name)

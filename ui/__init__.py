@@ -1,6 +1,45 @@
-"""The app's page; it knows the public names of streamline and nothing of its insides."""
+"""The app: a page over a service; both know only the public names of streamline."""
 
-from .page import build
-from .style import CSS, THEME
+from __future__ import annotations
 
-__all__ = ["CSS", "THEME", "build"]
+from functools import partial
+from pathlib import Path
+
+import gradio as gr
+
+import streamline
+
+from . import page, work, zero
+from .gallery import Gallery
+from .models import Pipelines
+from .planning import Planner
+from .service import Service
+from .state import Studio
+from .style import CSS, HEAD, THEME
+
+__all__ = ["LAUNCH", "OUTPUT_DIR", "build"]
+
+OUTPUT_DIR = Path("outputs") / "gallery"
+LAUNCH = {
+    "theme": THEME,
+    "css": CSS,
+    "head": HEAD,
+    "footer_links": ["api", "settings"],
+    "max_file_size": "200mb",
+    "ssr_mode": False,
+}
+
+
+def build(output_dir: Path = OUTPUT_DIR, card: str = "", is_offline: bool = False) -> gr.Blocks:
+    """The page with services of its own; launch it with ui.LAUNCH.
+
+    output_dir: where videos are kept. card: to emulate from the beginning. is_offline: never ask the hub.
+    Raises InputError for a card that nobody knows.
+    """
+    if card:
+        streamline.emulate(card)
+    pipelines = Pipelines(is_offline)
+    make = zero.on_gpu(work.make) if zero.is_here() else partial(work.make, pipelines=pipelines)
+    planner = Planner(pipelines)
+    service = Service(make, Gallery(output_dir), planner.forget)
+    return page.build(Studio(service, planner, card, is_offline))

@@ -1,7 +1,10 @@
 """How the page looks. Fonts are the system's own, so that nothing is fetched from elsewhere."""
 
+from pathlib import Path
+
 import gradio as gr
 
+STATIC = Path(__file__).parent / "static"
 SANS = ["system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
@@ -11,44 +14,41 @@ THEME = gr.themes.Base(
     radius_size=gr.themes.sizes.radius_lg,
     font=SANS,
     font_mono=MONO,
-).set(block_label_text_weight="500", button_large_text_weight="600")
+).set(
+    body_background_fill="#f6f6fa",
+    body_background_fill_dark="#11121a",
+    background_fill_primary="#ffffff",
+    background_fill_primary_dark="#191b26",
+    background_fill_secondary="#f4f4f8",
+    background_fill_secondary_dark="#1d202c",
+    block_background_fill_dark="#191b26",
+    border_color_primary="#e3e4ee",
+    border_color_primary_dark="#2b2f40",
+    block_border_width="1px",
+    block_shadow="none",
+    block_label_text_weight="500",
+    block_title_text_weight="560",
+    input_background_fill="#ffffff",
+    input_background_fill_dark="#141620",
+    button_primary_background_fill="#5b5bd6",
+    button_primary_background_fill_dark="#6a6ae0",
+    button_primary_background_fill_hover="#4b4bc4",
+    button_primary_background_fill_hover_dark="#7b7bef",
+    button_primary_text_color="#ffffff",
+    button_large_text_weight="620",
+    button_large_radius="12px",
+)
 
-CSS = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-#title h1 { font-size: 1.7rem; letter-spacing: -0.02em; margin: 0.4rem 0 0.1rem; }
-#title p { color: var(--body-text-color-subdued); margin: 0; }
-#video video { image-rendering: pixelated; }
 
-.readout { font-variant-numeric: tabular-nums; }
-.readout .status { display: flex; justify-content: space-between; margin-bottom: 0.4rem;
-  color: var(--body-text-color-subdued); font-size: 0.85rem; }
-.readout .trouble { margin: 0 0 0.5rem; font-weight: 500; }
-.readout .track { height: 6px; border-radius: 3px; background: var(--border-color-primary); overflow: hidden; }
-.readout .track > i { display: block; height: 100%; background: var(--color-accent);
-  transition: width 0.3s ease-out; }
-.readout .figures { display: grid; grid-template-columns: repeat(4, 1fr); gap: 0.75rem; margin: 1rem 0; }
-.readout .figures div { border: 1px solid var(--border-color-primary); border-radius: 10px;
-  padding: 0.6rem 0.8rem; }
-.readout .figures b { display: block; font-size: 1.25rem; font-weight: 600; white-space: nowrap; }
-.readout .figures span { color: var(--body-text-color-subdued); font-size: 0.78rem; }
-.readout svg { display: block; width: 100%; height: 64px; }
-.readout .caption { color: var(--body-text-color-subdued); font-size: 0.78rem; margin: 0 0 0.3rem; }
+def read(name: str) -> str:
+    """A file that the page is made of."""
+    return (STATIC / name).read_text(encoding="utf-8")
 
-.runs { font-variant-numeric: tabular-nums; font-size: 0.85rem; }
-.runs .run { display: grid; grid-template-columns: 10.5rem 1fr 4.5rem 3.5rem; gap: 0.75rem; align-items: center;
-  padding: 0.3rem 0; }
-.runs .bar { display: flex; height: 16px; border-radius: 4px; overflow: hidden;
-  background: var(--background-fill-secondary); }
-.runs .weights { background: var(--neutral-400); }
-.runs .activations { background: var(--color-accent); }
-.runs .right { text-align: right; white-space: nowrap; }
-.runs .note { color: var(--body-text-color-subdued); font-size: 0.78rem; margin: 0.2rem 0 0; }
-.runs .legend { color: var(--body-text-color-subdued); font-size: 0.78rem; margin-top: 0.4rem; }
-.runs .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin: 0 0.35rem 0 0; }
-.runs .legend i + span { margin-right: 1rem; }
-@media (max-width: 700px) {
-  .readout .figures { grid-template-columns: repeat(2, 1fr); }
-  .runs .run { grid-template-columns: 7rem 1fr 5rem; }
-  .runs .run .seconds { display: none; }
-}
-"""
+
+CSS = read("style.css")
+HEAD = f"<script>{read('page.js')}</script>"
+
+
+def html(value: str, **options: object) -> gr.HTML:
+    """HTML that only this page's own style applies to."""
+    return gr.HTML(value, apply_default_css=False, **options)

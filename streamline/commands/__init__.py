@@ -1,10 +1,11 @@
 """The commands of the command line, one a file: `add_to` registers one with argparse, with how it is run.
 
-A command is run with the options it was given and returns what to print on stdout.
+A command is run with the options it was given and returns what to print on stdout, with the exit status where that
+is not 0.
 """
 
-from . import budgets, calibrate, compare, devices, frontier, generate, models, plan, trace
+from . import budgets, calibrate, compare, devices, doctor, frontier, generate, models, plan, trace
 
-COMMANDS = (generate, compare, plan, frontier, budgets, models, trace, devices, calibrate)
+COMMANDS = (generate, compare, plan, frontier, budgets, models, trace, devices, calibrate, doctor)
 
 __all__ = ["COMMANDS"]

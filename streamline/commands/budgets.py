@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from ..cards import emulate
 from ..errors import BudgetError, InputError
-from ..planner import QUALITIES, Candidate
+from ..job import Job
+from ..planner import QUALITIES, Candidate, format_up
 from ..sizes import format_bytes, parse_bytes
 from ..tuning import plan_with_prediction
 from .job_options import size_of
@@ -27,7 +28,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--sizes", default=SIZES, help="(%(default)s)")
     parser.add_argument("--budgets", default=BUDGETS, help="(%(default)s)")
     parser.add_argument("--quality", choices=QUALITIES, default="exact", help="(%(default)s)")
-    parser.add_argument("--emulate", metavar="CARD", help="the card all run on (one of each budget's size)")
+    parser.add_argument("--emulate", metavar="CARD", default="RTX 3060", help="the card all run on (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -35,12 +36,11 @@ def budgets(options: argparse.Namespace) -> str:
     """Tune every model at every size to every budget, on emulated cards."""
     sizes = [size_of(text) for text in options.sizes.split(",")]
     limits = [parse_bytes(text) for text in options.budgets.split(",")]
-    rows = []
+    where, rows = emulate(options.emulate), []
     for model in options.models.split(","):
         for height, width in sizes:
             job = replace(published_job(model, {}), height=height, width=width)
             for limit in limits:
-                where = emulate(options.emulate or str(limit))
                 try:
                     found: Candidate | BudgetError = plan_with_prediction(
                         model, job, limit, options.quality, where, with_alternatives=False
@@ -56,7 +56,7 @@ def budgets(options: argparse.Namespace) -> str:
     for model, job, limit, found in rows:
         video = f"{job.num_frames} x {job.height}x{job.width}"
         if isinstance(found, BudgetError):
-            lines.append((model, video, format_bytes(limit), "-", "-", f"needs {format_bytes(found.smallest_bytes)}"))
+            lines.append((model, video, format_bytes(limit), "-", "-", f"needs {format_up(found.smallest_bytes)}"))
         else:
             prediction = found.prediction
             peak, seconds = format_bytes(prediction.peak_bytes), f"{prediction.seconds:.0f}"
@@ -74,7 +74,7 @@ def how(found: Candidate) -> str:
     return "; ".join(parts)
 
 
-def _row(model: str, job, limit: int, found: Candidate | BudgetError) -> dict:
+def _row(model: str, job: Job, limit: int, found: Candidate | BudgetError) -> dict:
     row = {"model": model, "job": job.to_dict(), "budget_bytes": limit}
     if isinstance(found, BudgetError):
         return row | {"feasible": False, "smallest_budget_bytes": found.smallest_bytes, "reasons": [str(found)]}

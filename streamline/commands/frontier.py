@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from .. import tuning
-from ..planner import Candidate
+from ..drawing import draw_frontier
+from ..planner import candidates
 from ..sizes import format_bytes
+from ..tuning import situation
 from ..video import check_path
 from .report import table
 from .situation_options import add_situation_options, situation_of
@@ -26,10 +26,12 @@ def frontier(options: argparse.Namespace) -> str:
     """List the plans from the fastest to the smallest."""
     output = None if options.out is None else check_path(options.out, ".png")
     model, job, where, dtype = situation_of(options)
-    found = tuning.frontier(model, job, options.quality, where, dtype)
+    costs, place = situation(model, job, where, dtype)
+    found = candidates(costs, place, options.quality)
     title = f"{options.model}, {job.num_frames} frames of {job.height}x{job.width}, {options.quality}"
     if output is not None:
-        draw(found, title, output)
+        draw_frontier(costs, place, found, title, output)
+    costs.save()
     if options.json:
         points = [one.prediction.to_dict() | {"plan": one.plan.to_dict()} for one in found]
         return json.dumps({"model": options.model, "job": job.to_dict(), "points": points}, indent=2)
@@ -39,18 +41,3 @@ def frontier(options: argparse.Namespace) -> str:
         peak, seconds = format_bytes(one.prediction.peak_bytes), f"{one.prediction.seconds:.1f}"
         rows.append((peak, seconds, one.plan.guidance, one.plan.residency, worst.name))
     return "\n".join([f"{title}:", table(rows), *([str(output)] if output else [])])
-
-
-def draw(points: tuple[Candidate, ...], title: str, path: Path) -> None:
-    """A step curve: what a budget buys."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    memory = [one.prediction.peak_bytes / 2**30 for one in points]
-    seconds = [one.prediction.seconds for one in points]
-    axes.step(memory[::-1], seconds[::-1], where="post", color="tab:blue")
-    axes.plot(memory, seconds, "o", color="tab:blue", markersize=4)
-    axes.set(xlabel="budget, GiB", ylabel="seconds, predicted", title=title, ylim=(0, None), xscale="log")
-    axes.grid(alpha=0.3)
-    figure.savefig(path)

@@ -6,17 +6,21 @@ import argparse
 import json
 
 from ..naive import run_naive
+from ..receipt import Receipt
 from ..runner import run
-from ..video import check_path, export
+from ..tuning import predict
+from ..video import VIDEOS, check_path, export
 from .job_options import add_job_options, prepare
 from .plan_options import add_plan_options, plan_of, tuned
+from .receipt_options import add_receipt_option, restore, tell_other_image
 from .report import Progress, took, versions
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("generate", help="make a video", allow_abbrev=False)
     parser.set_defaults(command=generate)
-    parser.add_argument("--out", default="out.mp4", help="the MP4 to write (%(default)s)")
+    parser.add_argument("--out", default="out.mp4", help="the .mp4, .webm, .gif or .zip to write (%(default)s)")
+    add_receipt_option(parser)
     add_job_options(parser)
     how = add_plan_options(parser, with_budget=True)
     how.add_argument("--naive", action="store_true", help="make it clip by clip, to compare with")
@@ -24,16 +28,30 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def generate(options: argparse.Namespace) -> str:
     """Make a video and write it; returns what to print."""
-    output = check_path(options.out, ".mp4")
+    output = check_path(options.out, *VIDEOS)
+    restored = restore(options)
     plan = plan_of(options)
-    pipe, job, image = prepare(options)
+    pipe, job, image = prepare(options, like=restored and restored.job)
+    if restored is not None and image is not None:
+        tell_other_image(restored, image)
     plan = tuned(options, plan, pipe, job)
+    predicted = None if options.budget is None else predict(pipe, job, plan)
     with Progress() as progress:
         if options.naive:
             result = run_naive(pipe, job, image, on_event=progress)
         else:
             result = run(pipe, job, plan, image, on_event=progress)
-    export(result.frames, output, job.fps)
+    receipt = Receipt.of(
+        pipe,
+        result,
+        model=options.model,
+        image=image,
+        base=options.base,
+        motion_adapter=options.motion_adapter,
+        naive=options.naive,
+        predicted=predicted,
+    )
+    export(result.frames, output, job.fps, receipt)
 
     if options.json:
         method = "naive" if options.naive else "original" if options.original else "streamlined"

@@ -15,11 +15,12 @@ from ..catalog import load
 from ..errors import InputError
 from ..job import Job
 
+DEFAULT_MODEL = "tiny-animatediff"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="tiny-animatediff", help="name, hub id or folder (%(default)s)")
+    parser.add_argument("--model", help=f"name, hub id or folder ({DEFAULT_MODEL})")
     parser.add_argument("--prompt", help="what to show, for text-to-video models")
     parser.add_argument("--negative-prompt", help="what not to show")
     parser.add_argument("--image", help="picture to start from, for image-to-video models")
@@ -39,8 +40,12 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object about the run")
 
 
-def prepare(options: argparse.Namespace) -> tuple[DiffusionPipeline, Job, Image.Image | None]:
-    """The pipeline, the job and the image that the options ask for."""
+def prepare(options: argparse.Namespace, like: Job | None = None) -> tuple[DiffusionPipeline, Job, Image.Image | None]:
+    """The pipeline, the job and the image that the options ask for.
+
+    like: what the job is but for what the options say; by default what the model is made for.
+    """
+    options.model = options.model or DEFAULT_MODEL
     image = None if options.image is None else _open_image(options.image)
     given = {
         "prompt": options.prompt,
@@ -56,6 +61,7 @@ def prepare(options: argparse.Namespace) -> tuple[DiffusionPipeline, Job, Image.
     given = {name: value for name, value in given.items() if value is not None}
     if options.size is not None:
         given["height"], given["width"] = size_of(options.size)
+    given = ({} if like is None else like.to_dict()) | given
     # What no model takes is refused before one is loaded.
     Job(**({"height": 8, "width": 8, "num_frames": 1} | given))
 

@@ -60,6 +60,8 @@ def plan_of(options: argparse.Namespace) -> Plan | None:
         return None
     if options.budget is not None:
         return Plan()
+    if isinstance(options.plan, Plan):  # from a receipt
+        return options.plan
     if options.plan is not None:
         try:
             text = Path(options.plan).read_text(encoding="utf-8")

@@ -1,0 +1,135 @@
+"""The app for programs: named endpoints through gradio_client, options of app.py, and a Hugging Face Space."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from browsing import ROOT, serving
+
+import streamline
+
+pytestmark = pytest.mark.slow
+PROMPT = "a red circle moving left on a black background"
+SPACE = '''
+"""What the `spaces` package does for this app: calls in a process of their own, which share nothing."""
+import multiprocessing
+
+def GPU(duration):
+    def decorate(make):
+        def call(*arguments):
+            assert duration(*arguments) > 0
+            context = multiprocessing.get_context("spawn")
+            events = context.Queue()
+            process = context.Process(target=_run, args=(events, make.__module__, make.__qualname__, arguments))
+            process.start()
+            while (event := events.get()) is not None:
+                yield event
+            process.join()
+        return call
+    return decorate
+
+def _run(events, module, name, arguments):
+    import importlib
+    for event in getattr(importlib.import_module(module), name)(*arguments):
+        events.put(event)
+    events.put(None)
+'''
+USE_SPACE = """
+import app
+from gradio_client import Client
+
+if __name__ == "__main__":
+    app.demo.launch(prevent_thread_lock=True, quiet=True)
+    client = Client(app.demo.local_url, verbose=False)
+    video, receipt = client.predict(
+        model="tiny-animatediff", prompt="a red circle", image=None, budget="", quality="exact", emulate="",
+        steps=2, frames=0, width=0, height=0, seed=1, api_name="/generate",
+    )
+    print("made", receipt["model"], receipt["job"]["num_inference_steps"])
+"""
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    from gradio_client import Client
+
+    with serving(tmp_path_factory.mktemp("api")) as address:
+        yield Client(address, verbose=False)
+
+
+def ask(client, name, **given):
+    known = {
+        "model": "tiny-animatediff", "prompt": PROMPT, "image": None, "budget": "", "quality": "exact", "emulate": "",
+        "steps": 2, "frames": 0, "width": 0, "height": 0, "seed": 1,
+    }  # fmt: skip
+    return client.predict(**(known | given), api_name=name)
+
+
+def test_endpoints_are_named_typed_and_described(client):
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(endpoints) == {"/plan", "/generate", "/compare", "/devices"}
+    for endpoint in endpoints.values():
+        assert all(parameter["type"] for parameter in endpoint["parameters"])
+
+
+def test_a_plan_is_told(client):
+    plan = client.predict(budget="16MiB", steps=3, api_name="/plan")
+    assert plan["feasible"] and plan["predicted_peak_bytes"] <= 16 * 2**20
+    assert streamline.Plan.from_dict(plan["plan"]).budget_bytes == 16 * 2**20
+    plan = client.predict(budget="2MiB", api_name="/plan")
+    assert not plan["feasible"] and plan["trouble"].startswith("This does not fit.")
+
+
+def test_a_video_is_made_with_its_receipt(client):
+    video, receipt = ask(client, "/generate")
+    path = Path(video["video"] if isinstance(video, dict) else video)
+    assert streamline.read_receipt(path) == streamline.Receipt.from_dict(receipt)
+
+
+def test_both_are_compared(client):
+    compared = ask(client, "/compare", quality="fast", steps=6)
+    assert compared["original"]["plan"] is None and len(compared["psnr"]) == 8
+
+
+def test_devices_are_told(client):
+    assert client.predict(api_name="/devices")[-1]["kind"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    "given", [{"model": "nothing"}, {"budget": "lots"}, {"seed": -1}, {"prompt": ""}, {"frames": 10_000}]
+)
+def test_bad_requests_are_sentences(client, given):
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match=r"^\S.*\.$"):
+        ask(client, "/generate", **given)
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (["--auth", "ann"], "a name and a password"),
+        (["--port", "99999"], "a port is a number"),
+        (["--window"], "pip install pywebview"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_at_once(option, sentence):
+    done = subprocess.run([sys.executable, "app.py", *option], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and sentence in done.stderr
+
+
+def test_a_space_shares_nothing_with_its_gpu_worker(tmp_path):
+    (tmp_path / "spaces.py").write_text(SPACE)
+    script = tmp_path / "use.py"
+    script.write_text(USE_SPACE)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        "SPACE_ID": "someone/streamlined",
+        "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert "made tiny-animatediff 2" in done.stdout, done.stderr[-3000:]

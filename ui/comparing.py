@@ -1,0 +1,140 @@
+"""How alike two videos are and what each took, as HTML: pure functions of a view."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from html import escape
+from pathlib import Path
+from statistics import fmean
+
+import streamline
+
+from . import charts, panels, words
+from .service import View
+
+IDENTICAL = 100.0  # dB; frames that do not differ have no PSNR
+
+
+def decibels(first: streamline.Result, second: streamline.Result) -> list[float]:
+    """PSNR of every frame, IDENTICAL at most."""
+    return [min(IDENTICAL, value) for value in streamline.psnr(first.frames, second.frames)]
+
+
+def likeness(first: streamline.Result, second: streamline.Result) -> tuple[list[float], list[float]]:
+    """PSNR in dB (IDENTICAL at most) and SSIM of every frame, none of the latter where frames are too small for it."""
+    psnr = decibels(first, second)
+    try:
+        return psnr, list(streamline.ssim(first.frames, second.frames))
+    except streamline.InputError:
+        return psnr, []
+
+
+def wipe(view: View) -> str:
+    """Two videos in step, one wiped over the other; one alone where the original does not fit."""
+    original, streamlined = view.results
+    ways = (
+        '<label>Look <select aria-label="How to look at them"><option value="over">one over the other</option>'
+        '<option value="side">side by side</option><option value="difference">their difference, brightened</option>'
+        "</select></label>"
+    )
+    if original is None:
+        return (
+            f'<div class="wipe over"><div class="pair">{_video(streamlined, "lower")}<span class="tag left">streamlined'
+            f'</span></div><div class="controls"><span>{_refusal(view)}</span></div></div>'
+        )
+    return (
+        f'<div class="wipe over" style="--cut:50%"><div class="pair">{_video(original, "lower")}'
+        f'{_video(streamlined, "upper")}<i class="edge"></i><span class="tag left">original</span>'
+        '<span class="tag right">streamlined</span></div><div class="controls">'
+        '<button type="button" class="action" data-pause>Pause</button>'
+        '<input type="range" name="cut" min="0" max="100" value="50" aria-label="Where the videos meet">'
+        f"{ways}</div></div>"
+    )
+
+
+def _video(result: streamline.Result, place: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = streamline.export(result.frames, Path(folder) / "video.mp4", result.job.fps)
+        data = base64.b64encode(path.read_bytes()).decode()
+    return f'<video class="{place}" muted loop autoplay playsinline src="data:video/mp4;base64,{data}"></video>'
+
+
+def _refusal(view: View) -> str:
+    part = view.order.parts[0]
+    needs = words.size_up(part.prediction.peak_bytes)
+    return f"The original would need {needs}, more than there is, so it was not run."
+
+
+def figures(view: View) -> str:
+    """Memory and seconds of both as bars, and how alike the frames are."""
+    (first, second), (original, streamlined) = view.order.parts, view.results
+    needs = first.prediction.peak_bytes
+    if original is None:
+        peaks = [
+            ("original", needs, f"would need {words.size_up(needs)}", "refused"),
+            ("streamlined", streamlined.peak_bytes, words.size(streamlined.peak_bytes), "streamlined"),
+        ]
+        times = [("streamlined", streamlined.seconds, words.duration(streamlined.seconds), "streamlined")]
+        ratio, pace, alike = needs / streamlined.peak_bytes, "", ""
+    else:
+        peaks = [
+            (name, one.peak_bytes, words.size(one.peak_bytes), name)
+            for name, one in (("original", original), ("streamlined", streamlined))
+        ]
+        times = [
+            (name, one.seconds, words.duration(one.seconds), name)
+            for name, one in (("original", original), ("streamlined", streamlined))
+        ]
+        ratio = original.peak_bytes / streamlined.peak_bytes
+        pace = f"<div><b>{streamlined.seconds / original.seconds:.2f} ×</b><span>its time</span></div>"
+        alike = _alike(view)
+    return (
+        '<div class="panel comparison"><h3>Side by side</h3>'
+        f"{panels.badge(second.plan, view.order.settings, _mean_psnr(view))}"
+        f'<div class="headline"><div><b>{ratio:.2f} ×</b><span>less memory than the original</span></div>{pace}</div>'
+        f"<h4>Memory at the worst moment</h4>{charts.ratio_bars(peaks)}<h4>Time, after a warm-up</h4>"
+        f"{charts.ratio_bars(times)}{alike}</div>"
+    )
+
+
+def _mean_psnr(view: View) -> float | None:
+    original, streamlined = view.results
+    return None if original is None else fmean(decibels(original, streamlined))
+
+
+def _alike(view: View) -> str:
+    psnr, ssim = likeness(*view.results)
+    same = all(value >= IDENTICAL for value in psnr)
+    said = "identical in every frame" if same else f"{fmean(psnr):.1f} dB on average"
+    bars = f"<h4>PSNR, frame by frame: {said}</h4>{charts.frame_bars(psnr, IDENTICAL if same else 60.0, 'dB')}"
+    if ssim:
+        bars += f"<h4>SSIM, frame by frame: {fmean(ssim):.4f} on average</h4>{charts.frame_bars(ssim, 1.0, '')}"
+    return bars
+
+
+def grid(view: View) -> str:
+    """A table of every run of a sweep: what it took, and how close it came to the original."""
+    original, rows = view.results[0], ""
+    for part, result in zip(view.order.parts, view.results, strict=True):
+        if part.is_skipped:
+            rows += (
+                f"<tr><td>{escape(part.label)}</td><td>would need {words.size_up(part.prediction.peak_bytes)}</td>"
+                "<td>–</td><td>–</td></tr>"
+            )
+        elif result is None:
+            rows += f"<tr><td>{escape(part.label)}</td><td>…</td><td>…</td><td>…</td></tr>"
+        else:
+            close = "–"
+            if original is not None and part.plan is not None:
+                mean = fmean(decibels(original, result))
+                close = "identical" if mean >= IDENTICAL else f"{mean:.1f} dB"
+            rows += (
+                f"<tr><td>{escape(part.label)}</td><td>{words.size(result.peak_bytes)}</td>"
+                f"<td>{words.duration(result.seconds)}</td><td>{close}</td></tr>"
+            )
+    return (
+        '<div class="panel sweep"><h3>The sweep</h3><div class="scroll"><table class="figures"><thead><tr>'
+        "<th>quality, budget</th><th>memory</th><th>time</th><th>PSNR</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div></div>"
+    )

@@ -1,0 +1,44 @@
+"""The Gallery tab: past runs of this browser, to look at, to bring back and to delete."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from html import escape
+
+from PIL import Image
+
+from . import panels, words
+from .gallery import Run
+from .models import entries
+
+SHOWN = 60
+
+
+def cards(runs: Sequence[Run]) -> str:
+    """A card for every run."""
+    if not runs:
+        return '<div class="empty">Videos you make appear here, and stay until you delete them.</div>'
+    offers = entries()
+    return f'<div class="gallery">{"".join(_card(run, offers) for run in runs[:SHOWN])}</div>'
+
+
+def _card(run: Run, offers: dict) -> str:
+    job = run.settings.job
+    with Image.open(run.thumbnail) as thumbnail:
+        picture = panels.data_uri(thumbnail)
+    label = offers[run.settings.model].label if run.settings.model in offers else run.settings.model
+    title = job.prompt or "From a picture"
+    measured = run.receipt.measured
+    facts = (
+        f"{label} · {words.count(job.num_frames, 'frame')} of {job.width} × {job.height} · seed {job.seed} · "
+        f"{run.settings.quality} · {words.size(measured.peak_bytes)} in {words.duration(measured.seconds)} · "
+        f"{time.strftime('%d %b, %H:%M', time.localtime(run.made))}"
+    )
+    return (
+        f'<article data-run="{run.name}"><img src="{picture}" alt=""><div class="text"><b>{escape(title)}</b>'
+        f'<div class="muted">{escape(facts)}</div>'
+        f'<button type="button" class="action" data-action="restore" data-run="{run.name}">Use again</button> '
+        f'<button type="button" class="action quiet" data-action="delete" data-run="{run.name}" '
+        f'aria-label="Delete {escape(title)}">Delete</button></div></article>'
+    )

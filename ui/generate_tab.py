@@ -1,0 +1,320 @@
+"""The Generate tab: say what to make, see what it will take, watch it being made, take it home."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+
+import streamline
+
+from . import fields as field_list
+from . import panels
+from .fields import Fields
+from .form import FIELDS, Form, Reading, read, source_of
+from .models import entries
+from .orders import Settings
+from .restoring import restore
+from .state import Studio, known, watched
+from .style import html
+from .style import read as read_static
+
+FORMATS = (("MP4", ".mp4"), ("WebM", ".webm"), ("GIF", ".gif"), ("PNG frames", ".zip"))
+TICK_SECONDS = 0.5
+QUICK = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 20}
+PLANNING = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 4, "concurrency_id": "plan"}
+
+
+@dataclass(frozen=True)
+class GenerateTab:
+    """What other tabs need of this one.
+
+    look: plans anew from the fields to look_outputs, with the options `looking`. opening: outputs of `open_page`.
+    changed: counts finished videos. restoring: outputs of `show_settings`, which fills in all fields.
+    """
+
+    fields: Fields
+    look: Callable
+    look_outputs: list
+    looking: dict
+    opening: list
+    open_page: Callable
+    changed: gr.State
+    restoring: list
+    show_settings: Callable
+
+
+def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
+    """Lay the tab out and connect it."""
+    changed = gr.State(0)  # counts finished videos, so that the gallery follows
+    seen = gr.State(("", -1))
+    with gr.Row():
+        with gr.Column(scale=5, min_width=320):
+            fields = field_list.build(studio.card)
+            with gr.Row():
+                start = gr.Button("Make the video", variant="primary", size="lg", scale=3, elem_id="start")
+                stop = gr.Button("Cancel", size="lg", scale=1, interactive=False, elem_id="stop")
+        with gr.Column(scale=6, min_width=320):
+            stage = html(panels.stage_box(None), elem_id="stage")
+            video = gr.Video(
+                label="Video", height=420, autoplay=True, loop=True, interactive=False, visible=False, elem_id="video"
+            )
+            progress = html("", elem_classes="fold", elem_id="progress")
+            result = html("", elem_classes="fold", elem_id="result")
+            with gr.Row(visible=False, equal_height=True) as take_home:
+                kind = gr.Dropdown(list(FORMATS), value=".mp4", label="Format", min_width=120, elem_id="format")
+                crf = gr.Slider(
+                    10, 35, value=16, step=1, label="Compression", info="less is finer; for MP4 and WebM", min_width=150
+                )
+                download = gr.DownloadButton("Download", min_width=120, elem_id="download")
+            live = html("", elem_classes="fold", elem_id="live")
+            outlook_panel = html("", js_on_load=read_static("actions.js"), elem_id="plan")
+            with gr.Accordion("The plan in the terms of the field", open=False, elem_id="reasons"):
+                reasons = html("")
+                plan_json = gr.Code("", language="json", label="Plan", max_lines=16)
+            receipt_box = gr.Accordion("Receipt of this video", open=False, visible=False)
+            with receipt_box:
+                receipt = gr.Code("", language="json", label="Receipt", max_lines=20)
+
+            with gr.Accordion("Bring back the settings of a video", open=False, elem_id="restore-box"):
+                dropped = gr.File(
+                    label="Drop an MP4, WebM, ZIP or JSON made here, anywhere on the page",
+                    height=110,
+                    elem_id="restore",
+                )
+            restore_note = html("", elem_classes="fold", elem_id="restore-note")
+
+    timer = gr.Timer(TICK_SECONDS, active=False)
+    notes = list(fields.notes.values())
+    look_outputs = [fields.slider, fields.budget_hint, outlook_panel, reasons, plan_json, *notes, start]
+
+    looking = PLANNING | {"show_progress": "minimal", "show_progress_on": outlook_panel}
+
+    def form_of(values: tuple) -> Form:
+        return Form(**dict(zip(FIELDS, values, strict=True)))
+
+    def said(reading: Reading) -> list[str]:
+        grouped = field_list.notes_by_group(reading.notes)
+        return [panels.note(grouped.get(name)) for name in fields.notes]
+
+    def check(*values):
+        """Tell what is wrong at once, for planning may take a while."""
+        return said(read(form_of(values), studio.planner.profile))
+
+    def look(*values):
+        """Plan anew for what the fields say."""
+        reading = read(form_of(values), studio.planner.profile)
+        if reading.settings is None:
+            return [gr.skip()] * 5 + said(reading) + [gr.skip()]
+        try:
+            outlook = studio.planner.outlook(reading.settings)
+        except streamline.StreamlineError as error:
+            reading = Reading(None, {"model": str(error)})
+            return [gr.skip()] * 5 + said(reading) + [gr.skip()]
+        plan = "" if outlook.plan is None else outlook.plan.to_json()
+        return [
+            panels.budget_slider(outlook),
+            panels.device_words(outlook.device, outlook.budget_bytes) if not values[-1].strip() else "",
+            panels.plan_panel(outlook),
+            panels.reasons(outlook),
+            plan,
+            *said(reading),
+            gr.update(interactive=outlook.plan is not None),
+        ]
+
+    def choose_model(*values):
+        """Set the fields to what the model is made for."""
+        form = form_of(values)
+        reading = read(form, studio.planner.profile)
+        entry = entries()[form.model]
+        try:
+            profile = studio.planner.profile(source_of(form, entry), entry)
+        except streamline.StreamlineError:
+            return field_list.follow_unknown(entry) + said(reading)
+        return field_list.follow_model(entry, profile) + said(Reading(None))
+
+    def start_order(keep_seed, browser, *values):
+        """Put the video into the queue; what is wrong is told next to its field."""
+        browser = known(browser)
+        form = form_of(values)
+        reading = read(form, studio.planner.profile, for_run=True)
+        trouble = dict(reading.notes)
+        if not trouble:
+            try:
+                outlook = studio.planner.outlook(reading.settings)
+                order = studio.planner.order(outlook, reading.image)
+                browser["generate"] = studio.service.submit(browser["visitor"], order)
+            except streamline.StreamlineError as error:
+                trouble["budget"] = str(error)
+        answer = dict(zip(notes, said(Reading(None, trouble)), strict=True))
+        if trouble:
+            return answer
+        if not keep_seed:
+            answer[fields.by_name["seed"]] = random.randrange(2**32)
+        view = watched(studio, browser, "generate")
+        return answer | {browser_state: browser, timer: gr.Timer(active=True), seen: ("", -1)} | show(view, browser)
+
+    def show(view, browser) -> dict:
+        """An order that is being made, or is over; its video comes with it."""
+        running = view is not None and not view.is_over
+        done = view is not None and view.status == "done"
+        return {
+            stage: gr.update(value=panels.stage_box(view) if not done else "", visible=not done),
+            progress: panels.progress(view),
+            live: panels.live(view),
+            result: panels.result(view) if done else "",
+            video: gr.update(visible=done) if not done else gr.update(visible=True, value=_video(view, browser)),
+            take_home: gr.update(visible=done),
+            stop: gr.update(interactive=running),
+            download: gr.update(value=_video(view, browser)) if done else gr.skip(),
+            kind: ".mp4" if done else gr.skip(),
+            receipt_box: gr.update(visible=done),
+            receipt: _receipt(view, browser) if done else gr.skip(),
+        }
+
+    def _video(view, browser) -> str | None:
+        run = studio.service.gallery.get(browser["visitor"], view.run)
+        return None if run is None else str(run.video)
+
+    def _receipt(view, browser) -> str:
+        run = studio.service.gallery.get(browser["visitor"], view.run)
+        return "" if run is None else run.receipt.to_json()
+
+    def tick(browser, seen_before, count):
+        """Follow the order that this browser watches."""
+        view = watched(studio, browser, "generate")
+        if view is None:
+            return {timer: gr.Timer(active=False)}
+        if (view.id, view.version) == tuple(seen_before):
+            return {seen: seen_before}
+        answer = {seen: (view.id, view.version)} | show(view, browser)
+        if view.is_over:
+            answer |= {timer: gr.Timer(active=False), changed: count + 1}
+        return answer
+
+    def cancel(browser):
+        """End the order; at once here, and within a slice where it is made."""
+        view = watched(studio, browser, "generate")
+        if view is None:
+            return {stop: gr.update(interactive=False)}
+        studio.service.cancel(browser["visitor"], view.id)
+        return {timer: gr.Timer(active=False)} | show(watched(studio, browser, "generate"), browser)
+
+    def slide(event: gr.EventData):
+        """The memory slider was moved."""
+        return field_list.budget_text(int(event._data["bytes"]))
+
+    def remedy(event: gr.EventData, budget):
+        """Do what a button of the plan proposes."""
+        data = event._data
+        answer = {}
+        if data.get("action") == "budget":
+            answer[fields.by_name["budget"]] = field_list.budget_text(int(data["bytes"]))
+        for name in ("frames", "width", "height"):
+            if name in data:
+                answer[fields.by_name[name]] = int(data[name])
+        if "width" in data:
+            label = field_list.size_label((int(data["width"]), int(data["height"])))
+            answer[fields.size] = gr.update(choices=[label, field_list.FREE_SIZE], value=label)
+        if "quality" in data:
+            answer[fields.by_name["quality"]] = data["quality"]
+        if "budget" in data:
+            answer[fields.by_name["budget"]] = field_list.budget_text(int(data["budget"]))
+        return answer or {fields.by_name["budget"]: budget}
+
+    def export(suffix, crf, browser):
+        """The finished video in another format."""
+        view = watched(studio, browser, "generate")
+        if view is None or view.status != "done":
+            return gr.skip()
+        run = studio.service.gallery.get(browser["visitor"], view.run)
+        if run is None:
+            return gr.skip()
+        folder = Path(tempfile.mkdtemp(prefix="streamline-download-"))
+        return str(run.export(folder / f"video{suffix}", int(crf)))
+
+    browser_state = browser
+    followed = [stage, progress, live, result, video, take_home, stop, download, kind, receipt_box, receipt]
+    budget = fields.by_name["budget"]
+
+    typed = [
+        fields.by_name[name].input
+        for name in ("frames", "steps", "width", "height", "guidance", "motion", "fps", "noise", "seed", "quality",
+                     "prompt", "negative_prompt", "card")
+    ] + [fields.by_name["image"].change, fields.by_name["budget"].submit, fields.by_name["budget"].blur]  # fmt: skip
+    gr.on(typed, check, fields.inputs, notes, trigger_mode="always_last", **QUICK)
+    gr.on(typed, look, fields.inputs, look_outputs, trigger_mode="always_last", **looking)
+    sides = [fields.by_name["width"], fields.by_name["height"], fields.free_size]
+    fields.size.input(field_list.follow_size, fields.size, sides, **QUICK).then(
+        look, fields.inputs, look_outputs, **looking
+    )
+    fields.by_name["card"].input(lambda: "", None, budget, **QUICK)
+    fields.slider.input(slide, None, budget, **QUICK).then(look, fields.inputs, look_outputs, **looking)
+    outlook_panel.click(
+        remedy,
+        budget,
+        [budget, fields.size, *(fields.by_name[name] for name in ("frames", "width", "height", "quality"))],
+        **QUICK,
+    ).then(look, fields.inputs, look_outputs, **looking)
+    for name in ("model", "own", "base", "motion_adapter"):
+        field = fields.by_name[name]
+        event = field.input if name == "model" else field.submit
+        event(choose_model, fields.inputs, [*fields.shape, *notes], **PLANNING).then(
+            look, fields.inputs, look_outputs, **looking
+        )
+    start.click(
+        start_order,
+        [fields.keep_seed, browser, *fields.inputs],
+        [*notes, browser, timer, seen, fields.by_name["seed"], *followed],
+        **QUICK,
+    )
+    stop.click(cancel, browser, [timer, *followed], **QUICK)
+    timer.tick(tick, [browser, seen, changed], [seen, timer, changed, *followed], **QUICK)
+    gr.on([kind.input, crf.release], export, [kind, crf, browser], download, **QUICK)
+
+    def open_page(browser):
+        """Find again what this browser was watching."""
+        browser = known(browser)
+        view = watched(studio, browser, "generate")
+        running = view is not None and not view.is_over
+        return {browser_state: browser, timer: gr.Timer(active=running), seen: ("", -1)} | (
+            show(view, browser) if view is not None else {}
+        )
+
+    def show_settings(settings: Settings, picture: Path | None, is_picture_missing: bool) -> dict:
+        """Fill in all fields; outputs are `restoring`."""
+        entry = entries()[settings.model]
+        try:
+            profile = studio.planner.profile(settings.source, entry)
+        except streamline.StreamlineError as error:
+            return {restore_note: panels.note(str(error))}
+        answer = dict(zip(fields.shape, field_list.follow_model(entry, profile), strict=True))
+        label = field_list.size_label((settings.job.width, settings.job.height))
+        presets = field_list.sizes_of(entry)
+        answer[fields.size] = gr.update(choices=[*({label: 0} | dict.fromkeys(presets))], value=label)
+        filled = field_list.fill(settings, entry, profile, None if picture is None else str(picture))
+        missing = "Its settings are back; give it its picture again, which is not part of the file."
+        note = panels.note(missing) if is_picture_missing else '<span class="good">Its settings are back.</span>'
+        return answer | {fields.by_name[name]: value for name, value in filled.items()} | {restore_note: note}
+
+    restoring = [restore_note, *dict.fromkeys([*fields.shape, *fields.inputs])]
+
+    def restore_file(path, browser):
+        """Bring back the settings of a video or a receipt that was made here."""
+        if path is None:
+            return {restore_note: gr.skip()}
+        try:
+            found = restore(path, studio.service.gallery, known(browser)["visitor"])
+        except streamline.InputError as error:
+            return {restore_note: panels.note(str(error)), dropped: None}
+        return show_settings(*found) | {dropped: None}
+
+    dropped.upload(restore_file, [dropped, browser], [dropped, *restoring], **PLANNING).then(
+        look, fields.inputs, look_outputs, **looking
+    )
+    opening = [browser, timer, seen, *followed]
+    return GenerateTab(fields, look, look_outputs, looking, opening, open_page, changed, restoring, show_settings)

@@ -34,10 +34,11 @@ FLOAT32 = 4
 ANIMATEDIFF_CHUNK = 16  # frames that its pipeline decodes at a time
 VERSIONS = ("torch", "diffusers", "transformers")
 # What a sample depends on beside the network: the code that runs it and the code that measures it.
+APART = ("cli", "job", "peaks", "prediction", "process_memory", "receipts", "runner", "scaling", "tuning", "video")
 SOURCES = [
     path
     for path in (*Path(__file__).parent.glob("*.py"), *(Path(__file__).parent / "families").glob("*.py"))
-    if path.stem not in ("cli", "job", "prediction", "receipts", "runner", "tuning", "video")
+    if path.stem not in APART
 ]
 
 

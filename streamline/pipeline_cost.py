@@ -33,15 +33,15 @@ from .tracing import cast, cast_arguments
 FLOAT32 = 4
 ANIMATEDIFF_CHUNK = 16  # frames that its pipeline decodes at a time
 VERSIONS = ("torch", "diffusers", "transformers")
-AROUND = (
-    "cli", "comparison_report", "doctor", "job", "metrics", "naive", "prediction", "previews", "receipt",
-    "receipt_files", "receipts", "runner", "tuning", "video",
+# What a sample depends on beside the network: the code that runs it and the code that measures it.
+APART = (
+    "cli", "comparison_report", "doctor", "job", "metrics", "naive", "peaks", "prediction", "previews",
+    "process_memory", "receipt", "receipt_files", "receipts", "runner", "scaling", "tuning", "video",
 )  # fmt: skip
-# What a sample depends on beside the network: the code that runs it and the code that measures it, not what is around.
 SOURCES = [
     path
     for path in (*Path(__file__).parent.glob("*.py"), *(Path(__file__).parent / "families").glob("*.py"))
-    if path.stem not in AROUND
+    if path.stem not in APART
 ]
 
 

@@ -6,6 +6,7 @@ loaded first. A device is one that is here, by torch's name for it, or an emulat
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -26,11 +27,11 @@ from .predicting import Place
 from .predicting import predict as predict_plan
 from .prediction import Prediction
 from .rates import Rates, rates_of
+from .scaling import ScaledCost
 from .sizes import parse_bytes
 from .subject import Subject
 
 Where = str | torch.device | tuple[Device, Rates] | None
-MOST_GUESSES = 4
 SMALLEST_SIDE = 64  # pixels; latents of 8 are halved three times
 
 
@@ -63,20 +64,13 @@ def plan_with_prediction(
     quality: Quality = "exact",
     device: Where = None,
     dtype: torch.dtype | None = None,
-    *,
-    with_alternatives: bool = True,
 ) -> Candidate:
-    """What `tune` finds, and what it will take.
-
-    with_alternatives: whether jobs that fit are looked for where this one does not, which takes some seconds.
-    """
+    """What `tune` finds, and what it will take."""
     costs, place = situation(model, job, device, dtype)
     budget_bytes = default_budget(place.device) if budget is None else parse_bytes(budget)
     try:
         return choose(candidates(costs, place, quality), costs, place, budget_bytes)
     except BudgetError as error:
-        if not with_alternatives:
-            raise
         alternatives = tuple(_alternatives(costs, place, budget_bytes, error.smallest))
         jobs = " or ".join(
             f"{one.num_frames} frames of {one.height}x{one.width} ({format_up(prediction.peak_bytes)})"
@@ -146,34 +140,14 @@ def _alternatives(
     fewer = [replace(job, num_frames=frames) for frames in range(job.num_frames - 1, 1, -1)]
     sizes = [(_side(job.height * share / 32), _side(job.width * share / 32)) for share in range(31, 2, -1)]
     smaller = [replace(job, height=h, width=w) for h, w in dict.fromkeys(sizes) if (h, w) != (job.height, job.width)]
-    for jobs in (fewer, smaller):
-        found = _first_that_fits(jobs, costs, place, budget_bytes, smallest)
-        if found is not None:
-            yield found
 
+    def predicted(other: Job) -> Prediction:
+        return predict_plan(ScaledCost(costs, other), smallest.plan, place)
 
-def _first_that_fits(
-    jobs: list[Job], costs: PipelineCost, place: Place, budget_bytes: int, smallest: Candidate
-) -> tuple[Job, Prediction] | None:
-    """Of jobs from the largest to the smallest one that fits. Memory grows with their pixels, so where is guessed."""
-    known, pixels = smallest.prediction, _pixels(costs.job)
-    for _ in range(MOST_GUESSES):
-        tightest = max(known.stages, key=lambda stage: stage.peak_bytes)
-        fixed = tightest.weights_bytes + tightest.context_bytes
-        share = (budget_bytes - fixed) / (tightest.peak_bytes - fixed)
-        jobs = [job for job in jobs if _pixels(job) <= share * pixels]
-        if not jobs:
-            return None
-        other = PipelineCost(costs.subject, jobs[0])
-        known, pixels = predict_plan(other, smallest.plan, place), _pixels(jobs[0])
-        other.save()
-        if known.peak_bytes <= budget_bytes:
-            return jobs[0], known
-    return None
-
-
-def _pixels(job: Job) -> int:
-    return job.num_frames * job.height * job.width
+    for jobs in (fewer, smaller):  # from the largest to the smallest
+        index = bisect_left(jobs, True, key=lambda other: predicted(other).peak_bytes <= budget_bytes)
+        if index < len(jobs):
+            yield jobs[index], predicted(jobs[index])
 
 
 def _side(pixels: float) -> int:

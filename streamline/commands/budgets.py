@@ -42,9 +42,7 @@ def budgets(options: argparse.Namespace) -> str:
             job = replace(published_job(model, {}), height=height, width=width)
             for limit in limits:
                 try:
-                    found: Candidate | BudgetError = plan_with_prediction(
-                        model, job, limit, options.quality, where, with_alternatives=False
-                    )
+                    found: Candidate | BudgetError = plan_with_prediction(model, job, limit, options.quality, where)
                 except BudgetError as error:
                     found = error
                 rows.append((model, job, limit, found))

@@ -1,4 +1,4 @@
-"""How good the predicted seconds are, and how to make them better: run plans, compare, keep the receipts."""
+"""How good the predicted seconds are, and how to make them better: run plans, compare, keep what was measured."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .apply import apply
 from .experience import Experience, model_key
 from .hardware import detect
 from .job import Job, call_arguments
+from .observing import COUNTED_STEPS, observations_of
 from .pipeline_cost import PipelineCost
 from .plan import Plan, Slicing
 from .predicting import Place, predict
 from .rates import rates_of
-from .receipts import COUNTED_STEPS, receipts_of
 from .subject import Subject
 
 ROUNDS = 4
@@ -84,7 +84,7 @@ def calibrate(pipe: DiffusionPipeline, job: Job, image: Image.Image | None) -> l
     for name, plan in LEARNT_FROM.items():
         step, decode = measured[name]
         steps = (step,) * (COUNTED_STEPS + 2)  # tensors were counted in none of them
-        experience.record(receipts_of(costs, plain, plan, steps, decode))
+        experience.record(observations_of(costs, plain, plan, steps, decode))
     learnt = Place(device, rates, experience.correction(model_key(costs.subject.describe())))
     timings = []
     for name, plan in CHECKED.items():

@@ -1,7 +1,7 @@
 """What runs on this machine have taught: predictions kept beside what was measured, to correct the next ones.
 
-A receipt is written by every run whose cost was known beforehand. Rates give seconds of computing and seconds of
-launching operators; each has a factor, fitted to the receipts of the same device, type and stage.
+An observation is kept of every run whose cost was known beforehand. Rates give seconds of computing and seconds of
+launching operators; each has a factor, fitted to the observations of the same device, type and stage.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,13 @@ from .device import Device
 from .job import Job
 from .plan import Plan
 
-KEPT = 64  # receipts of one stage, the latest
-ENOUGH = 3  # receipts to fit two factors to
+KEPT = 64  # observations of one stage, the latest
+ENOUGH = 3  # observations to fit two factors to
 MOST_MEMORY_FACTOR = 2.0  # more is no correction any more
 
 
 @dataclass(frozen=True)
-class Receipt:
+class Observation:
     """One stage of one run: seconds by the rates alone, and as measured.
 
     model: names the model. run: names model, job and plan.
@@ -89,7 +89,7 @@ def run_key(subject: str, plan: Plan) -> str:
 
 
 class Experience:
-    """The receipts of one device and type, on disk."""
+    """The observations of one device and type, on disk."""
 
     def __init__(self, device: Device, dtype: torch.dtype, folder: Path | None = None) -> None:
         """folder: by default the one of `cache_folder`."""
@@ -98,40 +98,47 @@ class Experience:
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         self._path = (folder or cache_folder()) / f"experience-{digest}.json"
 
-    def record(self, receipts: Sequence[Receipt], memory: float | None = None) -> None:
+    def record(self, observations: Sequence[Observation], memory: float | None = None) -> None:
         """Add what a run took. memory: activations at the peak, measured to predicted."""
         data = self._read()
-        new = {(one.run, one.stage) for one in receipts}
-        kept = [one for one in data["receipts"] if (one["run"], one["stage"]) not in new]
-        data["receipts"] = (kept + [asdict(one) for one in receipts])[-8 * KEPT :]
+        new = {(one.run, one.stage) for one in observations}
+        kept = [one for one in data["observations"] if (one["run"], one["stage"]) not in new]
+        data["observations"] = (kept + [asdict(one) for one in observations])[-8 * KEPT :]
         data["memory"] = (data["memory"] + [memory] * (memory is not None))[-KEPT:]
         write_json(self._path, data)
 
     def correction(self, model: str = "", subject: str = "") -> Correction:
-        """Factors for a model, from its own receipts if they are enough; of a device without any, none.
+        """Factors for a model, from its own observations if they are enough; of a device without any, none.
 
         subject: model and job to be predicted, so that a run made before is recognised.
         """
         data = self._read()
-        receipts = [Receipt(**one) for one in data["receipts"]]
+        observations = [Observation(**one) for one in data["observations"]]
         factors = []
-        for stage in sorted({one.stage for one in receipts}):
-            known = [one for one in receipts if one.stage == stage]
+        for stage in sorted({one.stage for one in observations}):
+            known = [one for one in observations if one.stage == stage]
             own = [one for one in known if one.model == model]
             factors.append((stage, *_fit((own if len(own) >= ENOUGH else known)[-KEPT:])))
         # Memory that was predicted too high is no reason to plan for less.
         memory = min(MOST_MEMORY_FACTOR, max([1.0, *data["memory"]]))
-        return Correction(tuple(factors), memory, frozenset(one.run for one in receipts), subject)
+        return Correction(tuple(factors), memory, frozenset(one.run for one in observations), subject)
 
     def _read(self) -> dict:
-        return {"receipts": [], "memory": []} | (read_json(self._path) or {})
+        """What is kept; what another version wrote in another form is forgotten."""
+        data = read_json(self._path) or {}
+        known = {field.name for field in fields(Observation)}
+        observations = data.get("observations", [])
+        fits = isinstance(observations, list) and all(isinstance(o, dict) and set(o) == known for o in observations)
+        memory = data.get("memory", [])
+        fits = fits and isinstance(memory, list) and all(isinstance(one, int | float) for one in memory)
+        return {"observations": observations, "memory": memory} if fits else {"observations": [], "memory": []}
 
 
-def _fit(receipts: Sequence[Receipt]) -> tuple[float, float]:
+def _fit(observations: Sequence[Observation]) -> tuple[float, float]:
     """Factors a, b >= 0 that make a * computing + b * launching nearest to what was measured, in relative terms."""
-    rows = np.array([[one.computing / one.measured, one.launching / one.measured] for one in receipts])
+    rows = np.array([[one.computing / one.measured, one.launching / one.measured] for one in observations])
     common = float(rows.sum(axis=1).sum() / (rows.sum(axis=1) ** 2).sum())
-    if len(receipts) < ENOUGH:
+    if len(observations) < ENOUGH:
         return common, common
     factors = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)[0]
     if (factors >= 0).all():

@@ -36,7 +36,7 @@ VERSIONS = ("torch", "diffusers", "transformers")
 # What a sample depends on beside the network: the code that runs it and the code that measures it.
 APART = (
     "cli", "comparison_report", "doctor", "job", "metrics", "naive", "peaks", "prediction", "previews",
-    "process_memory", "receipt", "receipt_files", "receipts", "runner", "scaling", "tuning", "video",
+    "observing", "process_memory", "receipt", "receipt_files", "runner", "scaling", "tuning", "video",
 )  # fmt: skip
 SOURCES = [
     path

@@ -84,9 +84,7 @@ class Memory:
         is_full = self._step in full or self._step > full[-1] or self._of != extent
         self._step, self._last = self._step + 1, timestep
         if not is_full:
-            executor = Executor.prepare(
-                program.bind([cut]), slicing, apart=apart, before_slice=before_slice, bound=cut
-            )
+            executor = Executor.prepare(program.bind([cut]), slicing, apart=apart, before_slice=before_slice, bound=cut)
             return executor(values, conditions, self._features)
         self._of, self._features = extent, []  # what was kept is freed before the step, not after it
         executor = Executor.prepare(replace(program, kept=cut), slicing, apart=apart, before_slice=before_slice)

@@ -19,8 +19,8 @@ from .errors import Cancelled, UnsupportedError, freeing_what_was_cancelled, tel
 from .hardware import detect
 from .job import Job, call_arguments
 from .live_tensors import LiveTensors
+from .observing import keep_observation
 from .plan import Plan
-from .receipts import keep_receipt
 from .sizes import parse_bytes
 
 
@@ -190,7 +190,7 @@ def run(
         seconds = time.perf_counter() - started
         _, peak_bytes = memory.read()
     if plan is not None:
-        keep_receipt(pipe, job, plan, tuple(steps), decode_seconds, peak_bytes, limit is not None)
+        keep_observation(pipe, job, plan, tuple(steps), decode_seconds, peak_bytes, limit is not None)
     emit(Finished(seconds, peak_bytes))
     return Result(
         frames=tuple(output.frames[0]),

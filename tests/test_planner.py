@@ -14,7 +14,7 @@ from PIL import Image
 import streamline
 from streamline import BudgetError, Device, InputError, Job, Plan, Prediction, Rates, Slicing
 from streamline.cli import main
-from streamline.experience import Correction, Experience, Receipt
+from streamline.experience import Correction, Experience, Observation
 from streamline.pipeline_cost import PipelineCost
 from streamline.planner import candidates, choose
 from streamline.predicting import Place, predict
@@ -181,8 +181,10 @@ def test_receipts_correct_predictions(tmp_path):
     assert experience.correction() == Correction()
     for index, (computing, launching) in enumerate([(1.0, 0.1), (1.0, 0.5), (3.0, 0.2)]):
         seconds = 2 * computing + 4 * launching
-        receipts = [Receipt("m", f"{index}", stage, computing, launching, seconds) for stage in ("denoise", "decode")]
-        experience.record(receipts, memory=0.9)
+        observations = [
+            Observation("m", f"{index}", stage, computing, launching, seconds) for stage in ("denoise", "decode")
+        ]
+        experience.record(observations, memory=0.9)
     learnt = experience.correction("m")
     assert learnt.seconds("denoise", 5.0, 1.0, overlap=False) == pytest.approx(14.0)
     assert learnt.tag == "calibrated" and learnt.memory == 1.0
@@ -228,3 +230,16 @@ def test_the_command_line_plans_without_weights(capsys):
     assert {"name", "peak_bytes", "seconds", "weights_bytes", "activation_bytes"} <= set(fits["stages"][0])
     assert Plan.from_dict(fits["plan"]).budget_bytes == 6 * 2**30
     assert not fails["feasible"] and fails["smallest_budget_bytes"] > 2**30 and fails["reasons"]
+
+
+@pytest.mark.parametrize(
+    "data", ['{"receipts": [{"run": "r"}]}', '{"observations": [{"run": "r"}]}', '{"memory": 3}', "[]"]
+)
+def test_what_another_version_kept_is_forgotten(tmp_path, data):
+    experience = Experience(CPU, torch.float32, tmp_path)
+    experience.record([], memory=1.5)
+    (kept,) = tmp_path.glob("experience-*.json")
+    kept.write_text(data)
+    assert experience.correction() == Correction()
+    experience.record([], memory=1.5)
+    assert experience.correction().memory == 1.5

@@ -7,7 +7,7 @@ import statistics
 import torch
 from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
 
-from .experience import Experience, Receipt, model_key, run_key, subject_key
+from .experience import Experience, Observation, model_key, run_key, subject_key
 from .hardware import detect
 from .job import Job
 from .pipeline_cost import PipelineCost, export_work
@@ -19,7 +19,7 @@ from .subject import Subject
 COUNTED_STEPS = 2  # at the beginning of a run on a CPU, and one at its end: counting tensors slows them down
 
 
-def keep_receipt(
+def keep_observation(
     pipe: DiffusionPipeline,
     job: Job,
     plan: Plan,
@@ -45,17 +45,17 @@ def keep_receipt(
     inside = peak_bytes - tightest.weights_bytes
     # On a CPU tensors are counted while it decodes, and throughout under a cap, which takes time of its own.
     is_counted = place.is_cpu and is_capped
-    receipts = receipts_of(
+    observations = observations_of(
         costs, place, plan, () if is_counted else step_seconds, None if place.is_cpu else decode_seconds
     )
     memory = inside / (tightest.activation_bytes + tightest.kept_bytes)
-    Experience(device, subject.dtype).record(receipts, memory)
+    Experience(device, subject.dtype).record(observations, memory)
 
 
-def receipts_of(
+def observations_of(
     costs: PipelineCost, place: Place, plan: Plan, step_seconds: tuple[float, ...], decode_seconds: float | None
-) -> list[Receipt]:
-    """A receipt for the steps, and one for decoding; none for what was not measured well."""
+) -> list[Observation]:
+    """An observation of the steps, and one for decoding; none for what was not measured well."""
     description = costs.subject.describe()
     model, run = model_key(description), run_key(subject_key(description, costs.job), plan)
     dtype = costs.subject.dtype
@@ -65,9 +65,9 @@ def receipts_of(
     if steps:
         keep = None if plan.rehash is None else plan.rehash.cut
         work = costs.denoise(plan.denoiser, plan.guidance, keep=keep).work
-        found.append(Receipt(model, run, "denoise", *place.parts(work, dtype), statistics.median(steps)))
+        found.append(Observation(model, run, "denoise", *place.parts(work, dtype), statistics.median(steps)))
     if decode_seconds is not None:
         computing, launching = place.parts(costs.decode(plan.decoder).work * costs.decodes, dtype)
         after = place.parts(export_work(costs.job), torch.float32)  # is measured with it
-        found.append(Receipt(model, run, "decode", computing + after[0], launching + after[1], decode_seconds))
+        found.append(Observation(model, run, "decode", computing + after[0], launching + after[1], decode_seconds))
     return found

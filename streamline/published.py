@@ -102,6 +102,17 @@ ANIMATEDIFF_TEXT_ENCODER = {
     "hidden_act": "quick_gelu",
 }
 
+# The adapter itself: its pipeline keeps a second copy of the motion modules beside the UNet's.
+ANIMATEDIFF_MOTION_ADAPTER = {
+    "_class_name": "MotionAdapter",
+    "block_out_channels": (320, 640, 1280, 1280),
+    "motion_layers_per_block": 2,
+    "motion_num_attention_heads": 8,
+    "motion_norm_num_groups": 32,
+    "motion_max_seq_length": 32,
+    "use_motion_mid_block": False,
+}
+
 MODELS = {
     "svd": {"unet": SVD_UNET, "vae": SVD_VAE, "image_encoder": SVD_IMAGE_ENCODER},
     "svd-xt": {"unet": SVD_UNET | {"num_frames": 25}, "vae": SVD_VAE, "image_encoder": SVD_IMAGE_ENCODER},
@@ -109,11 +120,13 @@ MODELS = {
         "unet": ANIMATEDIFF_UNET,
         "vae": ANIMATEDIFF_VAE,
         "text_encoder": ANIMATEDIFF_TEXT_ENCODER,
+        "motion_adapter": ANIMATEDIFF_MOTION_ADAPTER,
     },
     "animatediff-v2": {  # motion adapter v1.5-2, which also moves the mid block
         "unet": ANIMATEDIFF_UNET | {"use_motion_mid_block": True},
         "vae": ANIMATEDIFF_VAE,
         "text_encoder": ANIMATEDIFF_TEXT_ENCODER,
+        "motion_adapter": ANIMATEDIFF_MOTION_ADAPTER | {"use_motion_mid_block": True},
     },
 }
 
@@ -136,7 +149,7 @@ def build(model: str, part: str) -> torch.nn.Module:
     """One part of a published model, untrained, in evaluation mode, on the device torch is set to build on.
 
     model: "svd", "svd-xt", "animatediff" or "animatediff-v2".
-    part: "unet", "vae", or "image_encoder" (SVD) or "text_encoder" (AnimateDiff).
+    part: "unet", "vae", or "image_encoder" (SVD), or "text_encoder" or "motion_adapter" (AnimateDiff).
     Raises ModelError for unknown names.
     """
     return assemble(config(model, part))

@@ -16,7 +16,6 @@ from .errors import UnsupportedError
 from .families.motion import CLIP_TOKENS
 
 Kind = Literal["svd", "animatediff"]
-PARTS = {"svd": ("image_encoder", "vae", "unet"), "animatediff": ("text_encoder", "unet", "vae")}
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,9 @@ class Subject:
                 f"The cost of {type(pipe).__name__} is not known beforehand; {known} can be planned."
             )
         configs = {}
-        for part in PARTS[kind]:
-            network = getattr(pipe, part)
+        for part, network in pipe.components.items():
+            if not isinstance(network, nn.Module):
+                continue
             fields = network.config.to_dict() if part.endswith("encoder") else dict(network.config)
             configs[part] = {**fields, "_class_name": type(network).__name__}
         tokens = pipe.tokenizer.model_max_length if kind == "animatediff" else 1

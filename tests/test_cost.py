@@ -1,6 +1,7 @@
 """What is composed from measured stages is what the networks take, under any plan."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -93,7 +94,7 @@ def test_the_composed_peak_is_the_measured_one(kind, seed, record_property):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_composed_peak_is_that_of_a_trace(kind, record_property):
     """Wider, longer and larger than the random ones."""
-    composed = Composed(_larger(kind))
+    composed = _larger(kind)
     for plan in (Plan.uniform(4, guidance="together"), Plan(Slicing(3, 5, 1), Slicing(2, 4, 2))):
         peak = composed.cost(plan).peak_bytes
         record_property("error: composed to traced peak", abs(peak / composed.traced(plan) - 1))
@@ -111,6 +112,7 @@ def test_the_composed_peak_of_a_published_model_is_that_of_a_trace(record_proper
     for name, cost in peaks.items():
         record_property("error: composed to traced peak", abs(cost.peak_bytes / traces[name].peak_bytes - 1))
         assert cost.peak_bytes == pytest.approx(traces[name].peak_bytes, rel=0.02)
+    costs.save()  # other tests plan the same
 
 
 @pytest.mark.parametrize("kind", ["motion_unet", "temporal_decoder"])
@@ -128,7 +130,7 @@ def test_work_adds_up_to_what_a_run_does(kind):
 
 @pytest.mark.parametrize(("kind", "guidance"), [("spatio_temporal_unet", "apart"), ("motion_unet", "together")])
 def test_steps_that_reuse_a_feature_cost_what_is_composed(kind, guidance):
-    composed = Composed(_larger(kind))
+    composed = _larger(kind)
     cut = find_cut(family_of(composed.case.network).lower(composed.case.network))
     plan = Plan(Slicing(3, 2), guidance=guidance, rehash=Rehash(schedule("balanced", 3), cut))
     memory = Memory(plan.rehash)
@@ -174,7 +176,8 @@ def test_whole_pipelines_take_what_is_predicted(model, record_property):
         assert prediction.stages[0].weights_bytes == result.weights_bytes
 
 
-def _larger(kind: str):
+@cache
+def _larger(kind: str) -> Composed:
     """A network of tests/networks.py on more frames and pixels, with two samples if it is a UNet."""
     torch.manual_seed(0)
     case = KINDS[kind](21)
@@ -197,4 +200,4 @@ def _larger(kind: str):
         }
     else:
         arguments = {"sample": torch.randn(batch * frames, 4, height, width)}
-    return type(case)(case.network, arguments, case.read)
+    return Composed(type(case)(case.network, arguments, case.read))

@@ -19,6 +19,8 @@ PARAMETERS = {  # of the files on the hub
     ("svd-xt", "unet"): 1_524_623_082,
     ("animatediff", "unet"): SD15_UNET + MOTION_V3,
     ("animatediff-v2", "unet"): SD15_UNET + MOTION_V2,
+    ("animatediff", "motion_adapter"): MOTION_V3,
+    ("animatediff-v2", "motion_adapter"): MOTION_V2,
     ("animatediff", "vae"): 83_653_863,
     ("animatediff", "text_encoder"): 123_060_480,
 }

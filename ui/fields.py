@@ -19,8 +19,8 @@ from .style import html, read
 ASSETS = Path(__file__).parents[1] / "assets"
 PROMPTS = (
     "a red circle moving left on a black background",
-    "a green star spinning on a navy background",
-    "an orange ring growing on a white background",
+    "a red triangle bouncing on a white background",
+    "a blue star moving right on a navy background",
 )
 PICTURES = sorted(map(str, (ASSETS / "examples").glob("*.png")))
 QUALITY_CHOICES = (

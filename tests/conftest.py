@@ -3,6 +3,9 @@
 from collections import defaultdict
 
 import pytest
+from browsing import address, browser, page
+
+__all__ = ["address", "browser", "page"]  # fixtures: one server and one browser for all tests of the page
 
 
 @pytest.fixture(autouse=True, scope="session")

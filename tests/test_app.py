@@ -4,15 +4,12 @@ import re
 from io import BytesIO
 
 import pytest
-from browsing import (  # noqa: F401  # the fixtures
+from browsing import (
     BROWSER,
     MAKE_SECONDS,
-    address,
-    browser,
     choose_model,
     make,
     outlook_of,
-    page,
     set_field,
     wait_done,
 )
@@ -26,7 +23,7 @@ pytestmark = [
 ]
 
 
-def test_a_sentence_becomes_a_video(page, tmp_path):  # noqa: F811
+def test_a_sentence_becomes_a_video(page, tmp_path):
     set_field(page, "steps", 4)
     make(page)
     page.locator("#live .memory svg").wait_for(timeout=MAKE_SECONDS * 1000)
@@ -44,7 +41,7 @@ def test_a_sentence_becomes_a_video(page, tmp_path):  # noqa: F811
     assert (receipt.model, receipt.job.num_inference_steps, receipt.seed) == ("tiny-animatediff", 4, 2)
 
 
-def test_a_picture_becomes_a_video(page):  # noqa: F811
+def test_a_picture_becomes_a_video(page):
     choose_model(page, "from a picture")
     page.locator("#picture input[type=file]").set_input_files(_picture())
     page.locator("#picture img[src*='picture']").wait_for()
@@ -54,7 +51,7 @@ def test_a_picture_becomes_a_video(page):  # noqa: F811
     page.wait_for_function("document.querySelector('#video video')?.readyState >= 2")
 
 
-def test_the_slider_plans_anew(page):  # noqa: F811
+def test_the_slider_plans_anew(page):
     before = outlook_of(page)
     slider = page.get_by_label("Memory it may use")
     slider.focus()
@@ -66,7 +63,7 @@ def test_the_slider_plans_anew(page):  # noqa: F811
     page.wait_for_function("text => document.querySelector('.budget output').innerText !== text", arg=least)
 
 
-def test_what_does_not_fit_is_mended_by_a_click(page):  # noqa: F811
+def test_what_does_not_fit_is_mended_by_a_click(page):
     page.get_by_role("button", name="Type a budget").click()
     page.locator("#budget input, #budget textarea").fill("14.5MiB")
     page.locator("#budget input, #budget textarea").press("Enter")
@@ -79,7 +76,7 @@ def test_what_does_not_fit_is_mended_by_a_click(page):  # noqa: F811
     assert page.get_by_role("button", name="Make the video").is_enabled()
 
 
-def test_a_cancelled_run_leaves_the_app_ready(page):  # noqa: F811
+def test_a_cancelled_run_leaves_the_app_ready(page):
     set_field(page, "steps", 500)
     make(page)
     page.locator("#progress", has_text=re.compile(r"step [1-9]\d* of 500")).wait_for(timeout=MAKE_SECONDS * 1000)
@@ -90,7 +87,7 @@ def test_a_cancelled_run_leaves_the_app_ready(page):  # noqa: F811
     wait_done(page)
 
 
-def test_a_reloaded_page_finds_its_video(page):  # noqa: F811
+def test_a_reloaded_page_finds_its_video(page):
     set_field(page, "steps", 40)
     make(page)
     page.locator("#progress", has_text=re.compile(r"step [1-9]\d* of 40")).wait_for(timeout=MAKE_SECONDS * 1000)
@@ -99,7 +96,7 @@ def test_a_reloaded_page_finds_its_video(page):  # noqa: F811
     wait_done(page)
 
 
-def test_a_dropped_video_brings_its_settings_back(page, tmp_path):  # noqa: F811
+def test_a_dropped_video_brings_its_settings_back(page, tmp_path):
     set_field(page, "steps", 3)
     set_field(page, "seed", 77)
     make(page)
@@ -117,7 +114,7 @@ def test_a_dropped_video_brings_its_settings_back(page, tmp_path):  # noqa: F811
     assert page.locator("#seed input").input_value() == "77"
 
 
-def test_the_gallery_keeps_uses_again_and_deletes(page):  # noqa: F811
+def test_the_gallery_keeps_uses_again_and_deletes(page):
     set_field(page, "steps", 2)
     set_field(page, "seed", 5)
     make(page)
@@ -133,7 +130,7 @@ def test_the_gallery_keeps_uses_again_and_deletes(page):  # noqa: F811
     page.locator(".empty").wait_for()
 
 
-def test_original_and_streamlined_are_compared(page):  # noqa: F811
+def test_original_and_streamlined_are_compared(page):
     set_field(page, "steps", 3)
     page.get_by_role("tab", name="Compare").click()
     page.get_by_role("button", name="Compare with the original").click()
@@ -152,7 +149,7 @@ def test_original_and_streamlined_are_compared(page):  # noqa: F811
     assert waiting.value.suggested_filename == "comparison.html"
 
 
-def test_a_sweep_fills_its_table(page):  # noqa: F811
+def test_a_sweep_fills_its_table(page):
     set_field(page, "steps", 2)
     page.get_by_role("tab", name="Compare").click()
     page.get_by_role("button", name="Sweep: many budgets").click()
@@ -165,7 +162,7 @@ def test_a_sweep_fills_its_table(page):  # noqa: F811
     assert sum(row.strip().endswith(("dB", "identical")) for row in rows) == 3
 
 
-def test_bad_input_is_a_sentence_at_its_field(page):  # noqa: F811
+def test_bad_input_is_a_sentence_at_its_field(page):
     prompt = page.locator("#prompt textarea")
     for text, sentence in (("", "Write what the video should show."), ("x" * 10_000, "10,000 characters")):
         prompt.fill(text)
@@ -187,13 +184,13 @@ def test_bad_input_is_a_sentence_at_its_field(page):  # noqa: F811
         ("moving.gif", "animated", "This picture is animated"),
     ],
 )
-def test_a_bad_picture_is_a_sentence(page, name, content, sentence):  # noqa: F811
+def test_a_bad_picture_is_a_sentence(page, name, content, sentence):
     choose_model(page, "from a picture")
     page.locator("#picture input[type=file]").set_input_files(_file(name, content))
     page.locator("#note-image", has_text=sentence).wait_for(timeout=60_000)
 
 
-def test_a_card_can_be_tried(page):  # noqa: F811
+def test_a_card_can_be_tried(page):
     page.get_by_role("button", name="Type a budget").click()
     page.locator("#card input").click()
     page.get_by_role("option", name="a 8 GiB card").click()
@@ -201,9 +198,9 @@ def test_a_card_can_be_tried(page):  # noqa: F811
     assert "8.0 GiB" in page.locator(".budget .ticks").inner_text()
 
 
-def test_a_model_that_cannot_be_fetched_is_a_sentence(page):  # noqa: F811
+def test_a_model_that_cannot_be_fetched_is_a_sentence(page):
     choose_model(page, "of your own")
-    name = page.get_by_label("Folder or hub id")
+    name = page.get_by_label("Folder or hub id", exact=True)
     name.fill("nobody/nothing")
     name.press("Enter")
     page.locator("#note-model", has_text="is not on this machine").wait_for()

@@ -1,13 +1,11 @@
 """How the page looks in a real browser: every tab in light, dark and at phone width; and who sees what."""
 
 import pytest
-from browsing import (  # noqa: F401  # the fixtures
+from browsing import (
     BROWSER,
     DESKTOP,
     MAKE_SECONDS,
     PHONE,
-    address,
-    browser,
     make,
     screenshot,
     set_field,
@@ -24,7 +22,7 @@ LOOKS = {"light": (DESKTOP, "light"), "dark": (DESKTOP, "dark"), "phone": (PHONE
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_every_tab_looks_as_it_should(browser, address, look):  # noqa: F811
+def test_every_tab_looks_as_it_should(browser, address, look):
     viewport, scheme = LOOKS[look]
     with visiting(browser, address, viewport, scheme) as page:
         set_field(page, "steps", 6)
@@ -52,7 +50,7 @@ def test_every_tab_looks_as_it_should(browser, address, look):  # noqa: F811
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], "it scrolls sideways"
 
 
-def test_two_visitors_take_turns_and_see_only_their_own(browser, address):  # noqa: F811
+def test_two_visitors_take_turns_and_see_only_their_own(browser, address):
     with visiting(browser, address) as first, visiting(browser, address) as second:
         set_field(first, "steps", 20)
         set_field(second, "steps", 2)
@@ -68,7 +66,7 @@ def test_two_visitors_take_turns_and_see_only_their_own(browser, address):  # no
             assert page.locator(".gallery article").count() == 1
 
 
-def test_the_page_is_used_without_a_mouse(browser, address):  # noqa: F811
+def test_the_page_is_used_without_a_mouse(browser, address):
     with visiting(browser, address) as page:
         set_field(page, "steps", 2)
         button = page.get_by_role("button", name="Make the video")

@@ -44,7 +44,7 @@ def test_previews_come_to_look_like_the_video(bundled):
     result = run(pipe, job, Plan.uniform(2), image, on_event)
     alike = [correlation(pictures, result.frames) for pictures in seen.values()]
     assert all(len(pictures) == job.num_frames for pictures in seen.values())
-    assert alike[0] < alike[-1] and min(alike[1:]) > 0.8
+    assert alike[0] < alike[-1] and min(alike[1:]) > 0.7
 
 
 @pytest.mark.parametrize("make", [untrained.animatediff, untrained.svd])

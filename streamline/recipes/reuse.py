@@ -1,7 +1,7 @@
 """How much a network's last features change from one denoising step to the next, and what reusing them costs.
 
 Step Rehash (paper section 3.4) lives on features that hardly change. These figures say whether a model is one on
-which its cost can be measured: networks with random weights change little, whatever they are given.
+which its cost can be measured: where random weights change less than trained ones, they would understate it.
 """
 
 from collections.abc import Iterator

@@ -17,7 +17,8 @@ USUAL_FPS = 7
 FASTEST_MOTION_BUCKET = 255
 """Motion bucket, in the sense of Stable Video Diffusion, of a scene of pace 1; others in proportion."""
 STILL_PACE = 0.08
-"""Up to this pace (motion bucket 20) a scene counts as standing still: nothing moves by more than three pixels."""
+"""Up to this pace (motion bucket 20) a scene counts as standing still: at the usual frame rate it moves by three
+pixels at most, a bouncing shape by ten."""
 
 COLOURS = {
     "red": (0.90, 0.12, 0.12),

@@ -9,7 +9,7 @@ import torch
 from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
 from torch import nn
 
-from streamline.recipes import animatediff, judge, loop, measure, reading, reuse, sampling, svd, text, world
+from streamline.recipes import animatediff, judge, loop, reading, reuse, sampling, svd, text, world
 from streamline.recipes.loop import Training
 
 MODELS = Path(__file__).parents[1] / "assets" / "models"
@@ -121,7 +121,7 @@ def test_an_image_tells_its_motion_but_not_whether_it_moves():
 def test_clips_are_read_as_they_are_labelled():
     scenes = [world.scene(number) for number in range(60)]
     labels = [judge.labelled(scene) for scene in scenes]
-    right = measure.agreement([reading.read(world.draw(scene)) for scene in scenes], labels)
+    right = judge.agreement([reading.read(world.draw(scene)) for scene in scenes], labels)
     assert right["colour"] == right["background"] == 1
     assert right["shape"] > 0.95
     assert right["motion"] > 0.95

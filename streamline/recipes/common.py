@@ -44,8 +44,10 @@ def channels_last(model: nn.Module) -> nn.Module:
 def plain_attention(network: nn.Module) -> Iterator[None]:
     """Train a network with attention written out: the fused kernel's gradient is slow in bfloat16 on a CPU."""
     network.set_attn_processor(AttnProcessor())
-    yield
-    network.set_attn_processor(AttnProcessor2_0())
+    try:
+        yield
+    finally:
+        network.set_attn_processor(AttnProcessor2_0())
 
 
 def export(pipeline: DiffusionPipeline, folder: Path) -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from streamline.recipes import world
+from streamline.recipes import autoencoder, world
 from streamline.recipes.common import arguments
 from streamline.recipes.loop import Chance, Stage, Training, train
 from streamline.recipes.reading import Reading
@@ -74,7 +74,7 @@ class Judge(nn.Module):
     @torch.no_grad()
     def features_of(self, videos: list[np.ndarray]) -> np.ndarray:
         """Return features (n, FEATURES) of videos (frames, size, size, 3) in [0, 1]."""
-        batches = torch.stack([_to_tensor(video) for video in videos]).split(CLIPS)
+        batches = torch.stack([autoencoder.to_tensor(video).float() for video in videos]).split(CLIPS)
         return torch.cat([self(batch) for batch in batches]).numpy()
 
     @torch.no_grad()
@@ -136,7 +136,7 @@ def run(training: Training) -> Judge:
         scenes = [clear_scene(chance.numpy) for _ in range(count)]
         moments = np.linspace(0, 1, world.FRAMES)
         first = chance.numpy.integers(world.FRAMES - times + 1)
-        videos = torch.stack([_to_tensor(world.draw(it, moments[first : first + times])) for it in scenes])
+        videos = torch.stack([autoencoder.to_tensor(world.draw(it, moments[first : first + times])) for it in scenes])
         labels = {
             name: torch.tensor([words.index(getattr(labelled(it), name)) for it in scenes], device=training.device)
             for name, words in LABELS.items()
@@ -160,15 +160,20 @@ def run(training: Training) -> Judge:
     return judge.cpu()
 
 
-def accuracy(judge: Judge, scenes: list[world.Scene]) -> dict[str, float]:
-    """Return for each label the share of real clips that the judge reads as they are."""
-    readings = judge.read(judge.features_of([world.draw(scene) for scene in scenes]))
+def agreement(readings: list[Reading], labels: list[Reading]) -> dict[str, float]:
+    """Return for each label the share of clips in which it is read as it should be."""
     return {
         name: float(
-            np.mean([getattr(r, name) == getattr(labelled(s), name) for r, s in zip(readings, scenes, strict=True)])
+            np.mean([getattr(r, name) == getattr(wanted, name) for r, wanted in zip(readings, labels, strict=True)])
         )
         for name in LABELS
     }
+
+
+def accuracy(judge: Judge, scenes: list[world.Scene]) -> dict[str, float]:
+    """Return for each label the share of real clips that the judge reads as they are."""
+    features = judge.features_of([world.draw(scene) for scene in scenes])
+    return agreement(judge.read(features), [labelled(scene) for scene in scenes])
 
 
 def main() -> None:
@@ -179,10 +184,6 @@ def main() -> None:
     save_file({name: tensor.half() for name, tensor in judge.state_dict().items()}, folder / "judge.safetensors")
     rng = np.random.default_rng([training.seed, 0x7E57])
     print(accuracy(load(folder), [clear_scene(rng) for _ in range(1000)]))
-
-
-def _to_tensor(video: np.ndarray) -> Tensor:
-    return torch.from_numpy(video).float().permute(0, 3, 1, 2) * 2 - 1
 
 
 def _worn(videos: Tensor, chance: Chance) -> Tensor:

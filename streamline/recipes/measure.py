@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from tqdm import tqdm
 
 from streamline.recipes import autoencoder, judge, reuse, world
-from streamline.recipes.reading import Reading, read
+from streamline.recipes.reading import read
 from streamline.recipes.sampling import SLOW, Question, caption, is_from_image, questions, sample, save_sheet
 
 BARS = {
@@ -76,9 +76,9 @@ def quality(pipeline: DiffusionPipeline, asked: list[Question], videos: list[np.
     readings = referee.read(made)
     figures = {
         "reconstruction_db": reconstruction(pipeline, [question.clip for question in asked[:64]]),
-        "judge_on_real_clips": agreement(referee.read(real), labels),
-        **agreement(readings, labels),
-        "by_pixel_rules": agreement([read(video) for video in videos], labels),
+        "judge_on_real_clips": judge.agreement(referee.read(real), labels),
+        **judge.agreement(readings, labels),
+        "by_pixel_rules": judge.agreement([read(video) for video in videos], labels),
         "frechet_distance": judge.frechet_distance(real, made),
         "frechet_distance_of_other_real_clips": judge.frechet_distance(real, referee.features_of(others)),
         "colour_drift": drift(videos, asked),
@@ -104,16 +104,6 @@ def reconstruction(pipeline: DiffusionPipeline, clips: list[np.ndarray]) -> floa
             rebuilt = pipeline.vae.decode(latents, **({"num_frames": len(images)} if is_from_image(pipeline) else {}))
             ratios.append(autoencoder.psnr(rebuilt.sample, images))
     return float(np.mean(ratios))
-
-
-def agreement(readings: list[Reading], labels: list[Reading]) -> dict[str, float]:
-    """Return for each label the share of clips in which it is read as it should be."""
-    return {
-        name: float(
-            np.mean([getattr(r, name) == getattr(wanted, name) for r, wanted in zip(readings, labels, strict=True)])
-        )
-        for name in judge.LABELS
-    }
 
 
 def drift(videos: list[np.ndarray], asked: list[Question]) -> float:

@@ -5,12 +5,9 @@ import logging
 # diffusers asks transformers for image processors by names that prefer torchvision; the PIL ones are meant.
 logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
-from .apply import Applied, apply, is_applied  # noqa: E402
 from .cache import cache_folder  # noqa: E402
-from .cards import CARDS, emulate  # noqa: E402
-from .catalog import MODELS, Model, load  # noqa: E402
-from .comparison_report import report_html  # noqa: E402
-from .device import Device  # noqa: E402
+from .cost.prediction import Prediction, StagePrediction  # noqa: E402
+from .cost.tracing import Trace, trace  # noqa: E402
 from .doctor import Finding, examine  # noqa: E402
 from .errors import (  # noqa: E402
     BudgetError,
@@ -23,23 +20,26 @@ from .errors import (  # noqa: E402
     StreamlineError,
     UnsupportedError,
 )
-from .hardware import default_budget, detect, detect_all  # noqa: E402
+from .execution.apply import Applied, apply, is_applied  # noqa: E402
+from .hardware.cards import CARDS, emulate  # noqa: E402
+from .hardware.detection import default_budget, detect, detect_all  # noqa: E402
+from .hardware.device import Device  # noqa: E402
+from .hardware.live_tensors import LiveTensors  # noqa: E402
+from .hardware.rates import Rates, rates_of  # noqa: E402
 from .job import Job  # noqa: E402
-from .live_tensors import LiveTensors  # noqa: E402
-from .metrics import psnr, ssim  # noqa: E402
+from .models.catalog import MODELS, Model, load  # noqa: E402
+from .models.previews import preview  # noqa: E402
 from .naive import run_naive  # noqa: E402
+from .output.comparison_report import report_html  # noqa: E402
+from .output.metrics import psnr, ssim  # noqa: E402
+from .output.receipt import Fidelity, Measured, Predicted, Receipt  # noqa: E402
+from .output.receipt_files import read_receipt  # noqa: E402
+from .output.video import contact_sheet, export  # noqa: E402
 from .plan import Plan, Rehash, Slicing  # noqa: E402
-from .planner import Candidate  # noqa: E402
-from .prediction import Prediction, StagePrediction  # noqa: E402
-from .previews import preview  # noqa: E402
-from .rates import Rates, rates_of  # noqa: E402
-from .receipt import Fidelity, Measured, Predicted, Receipt  # noqa: E402
-from .receipt_files import read_receipt  # noqa: E402
+from .planning.planner import Candidate  # noqa: E402
+from .planning.tuning import frontier, predict, tune  # noqa: E402
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
-from .tracing import Trace, trace  # noqa: E402
-from .tuning import frontier, predict, tune  # noqa: E402
-from .video import contact_sheet, export  # noqa: E402
 
 __all__ = [
     "CARDS",

@@ -22,11 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from .cache import cache_folder
-from .catalog import BUNDLED, HUB_TIMEOUT, MODELS, Model, find
-from .cgroups import Limit, read_limits
 from .errors import ModelError
-from .hardware import why_no_cuda
-from .nvml import Gpu, read_gpus
+from .hardware.cgroups import Limit, read_limits
+from .hardware.detection import why_no_cuda
+from .hardware.nvml import Gpu, read_gpus
+from .models.catalog import BUNDLED, HUB_TIMEOUT, MODELS, Model, find
 from .sizes import format_bytes
 
 Level = Literal["ok", "warning", "problem"]

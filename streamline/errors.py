@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from .planner import Candidate
+    from .planning.planner import Candidate
 
 
 class StreamlineError(Exception):

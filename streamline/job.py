@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
 from PIL import Image, ImageOps
 
-from .catalog import model_of
 from .errors import InputError
+from .models.catalog import model_of
 
 LARGEST_SEED = 2**32 - 1
 ANIMATEDIFF_FRAMES = 16  # its files do not say

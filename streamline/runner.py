@@ -13,13 +13,13 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from PIL import Image
 from torch import Tensor, nn
 
-from .apply import apply, is_applied
-from .cap import capped
+from .cost.observing import keep_observation
 from .errors import Cancelled, UnsupportedError, freeing_what_was_cancelled, telling_out_of_memory
-from .hardware import detect
+from .execution.apply import apply, is_applied
+from .hardware.cap import capped
+from .hardware.detection import detect
+from .hardware.live_tensors import LiveTensors
 from .job import Job, call_arguments
-from .live_tensors import LiveTensors
-from .observing import keep_observation
 from .plan import Plan
 from .sizes import parse_bytes
 

@@ -9,10 +9,10 @@ from networks import KINDS
 from torch import nn
 
 from streamline import DeviceError, LiveTensors, OutOfMemory, Plan, detect
-from streamline.apply import run_network
-from streamline.cap import capped
-from streamline.cards import emulate
 from streamline.errors import telling_out_of_memory
+from streamline.execution.apply import run_network
+from streamline.hardware.cap import capped
+from streamline.hardware.cards import emulate
 
 CPU = detect("cpu")
 CARD, _ = emulate("8GiB")

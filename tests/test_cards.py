@@ -2,9 +2,9 @@
 
 import pytest
 
-from streamline.cards import CARDS, emulate
 from streamline.errors import InputError
-from streamline.hardware import default_budget
+from streamline.hardware.cards import CARDS, emulate
+from streamline.hardware.detection import default_budget
 from streamline.sizes import parse_bytes
 
 GIB = 2**30

@@ -9,7 +9,7 @@ from diffusers import AnimateDiffPipeline, DDIMScheduler, StableVideoDiffusionPi
 from safetensors.torch import load_file
 
 from streamline import MODELS, InputError, ModelError, load
-from streamline.catalog import BUNDLED, _variant, model_of
+from streamline.models.catalog import BUNDLED, _variant, model_of
 
 
 @pytest.fixture(scope="module")

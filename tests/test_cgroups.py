@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from streamline.cgroups import Limit, read_limits
-from streamline.hardware import Memory, cpu_device
+from streamline.hardware.cgroups import Limit, read_limits
+from streamline.hardware.detection import Memory, cpu_device
 
 GIB = 2**30
 MIB = 2**20

@@ -11,14 +11,14 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
 from streamline import Job, LiveTensors, Plan, Rehash, Slicing, load, predict, run, trace
-from streamline.apply import run_network
-from streamline.cost import NetworkCost, compose, compose_apart
-from streamline.cost_table import Table
-from streamline.measuring import Probe
-from streamline.networks import family_of
-from streamline.pipeline_cost import PipelineCost
-from streamline.rehash import Memory, find_cut, schedule
-from streamline.subject import Subject
+from streamline.cost.measuring import Probe
+from streamline.cost.network_cost import NetworkCost, compose, compose_apart
+from streamline.cost.pipeline_cost import PipelineCost
+from streamline.cost.subject import Subject
+from streamline.cost.table import Table
+from streamline.execution.apply import run_network
+from streamline.execution.networks import family_of
+from streamline.execution.rehash import Memory, find_cut, schedule
 
 CASES = [
     (kind, seed)

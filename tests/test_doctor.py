@@ -15,7 +15,6 @@ import pytest
 import untrained
 
 from streamline import MODELS, Finding, examine
-from streamline.cgroups import Limit
 from streamline.doctor import (
     has_nvidia_card,
     look_at_bundled,
@@ -27,7 +26,8 @@ from streamline.doctor import (
     look_at_versions,
     pins,
 )
-from streamline.nvml import Gpu
+from streamline.hardware.cgroups import Limit
+from streamline.hardware.nvml import Gpu
 
 ROOT = Path(__file__).parents[1]
 GIB = 2**30

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from streamline import Device, DeviceError, StreamlineError, detect
-from streamline.cards import emulate
-from streamline.cgroups import Limit
 from streamline.cli import main
-from streamline.hardware import (
+from streamline.hardware.cards import emulate
+from streamline.hardware.cgroups import Limit
+from streamline.hardware.detection import (
     CONTEXT_BYTES,
     CudaReading,
     Memory,
@@ -22,7 +22,7 @@ from streamline.hardware import (
     mps_device,
     why_no_cuda,
 )
-from streamline.nvml import Gpu, read_gpus
+from streamline.hardware.nvml import Gpu, read_gpus
 
 GIB = 2**30
 MIB = 2**20

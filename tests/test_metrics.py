@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from streamline import InputError
-from streamline.metrics import SIGMA, WINDOW, psnr, ssim
+from streamline.output.metrics import SIGMA, WINDOW, psnr, ssim
 
 
 def noise(seed, height=16, width=20, frames=2):

@@ -4,11 +4,11 @@ import pytest
 import torch
 from networks import KINDS, random_plan
 
-from streamline.apply import run_network
-from streamline.moments import measure
-from streamline.networks import family_of
-from streamline.program import Axis
-from streamline.slicing import extent, unslice, whole
+from streamline.execution.apply import run_network
+from streamline.execution.moments import measure
+from streamline.execution.networks import family_of
+from streamline.execution.program import Axis
+from streamline.execution.slicing import extent, unslice, whole
 
 TOLERANCE = 1e-5
 CASES = [(kind, seed) for kind in KINDS for seed in range(30)]

@@ -50,8 +50,8 @@ from torch import nn
 
 import streamline
 from streamline import UnsupportedError
-from streamline.apply import run_network
-from streamline.networks import family_of
+from streamline.execution.apply import run_network
+from streamline.execution.networks import family_of
 
 TOLERANCE = 1e-5
 

@@ -14,12 +14,12 @@ from PIL import Image
 import streamline
 from streamline import BudgetError, Device, InputError, Job, Plan, Prediction, Rates, Slicing
 from streamline.cli import main
-from streamline.experience import Correction, Experience, Observation
-from streamline.pipeline_cost import PipelineCost
-from streamline.planner import candidates, choose
-from streamline.predicting import Place, predict
-from streamline.scaling import ScaledCost
-from streamline.subject import Subject
+from streamline.cost.experience import Correction, Experience, Observation
+from streamline.cost.pipeline_cost import PipelineCost
+from streamline.cost.predicting import Place, predict
+from streamline.cost.scaling import ScaledCost
+from streamline.cost.subject import Subject
+from streamline.planning.planner import candidates, choose
 
 RATES = Rates(flops={"float32": 1e12, "float16": 4e12}, bandwidth=1e11, launch_seconds=5e-6, source="published")
 CARD = Device("cuda", 0, "a card", 2**36, 2**36, 0, 10 * 2**20, ("float32", "float16"), emulated=True)

@@ -10,9 +10,9 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from streamline import InputError, Job, Plan, Rehash, Step, load, preview, run
-from streamline.networks import family_of
-from streamline.previews import PUBLISHED, WIDTHS, _linear, _pictures, fit
-from streamline.rehash import find_cut
+from streamline.execution.networks import family_of
+from streamline.execution.rehash import find_cut
+from streamline.models.previews import PUBLISHED, WIDTHS, _linear, _pictures, fit
 
 EXAMPLE = Path(__file__).parents[1] / "assets" / "examples" / "star.png"
 

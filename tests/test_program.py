@@ -7,12 +7,12 @@ import torch
 from networks import KINDS, random_plan
 
 from streamline import LiveTensors
-from streamline.apply import run_network
-from streamline.executor import Executor, group_stages
-from streamline.networks import family_of
+from streamline.execution.apply import run_network
+from streamline.execution.executor import Executor, group_stages
+from streamline.execution.networks import family_of
+from streamline.execution.program import Builder
+from streamline.execution.slicing import bounds
 from streamline.plan import Plan, Slicing, slicing_for
-from streamline.program import Builder
-from streamline.slicing import bounds
 
 
 def test_a_value_must_be_written_before_it_is_read():

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from streamline import DeviceError, Rates, detect
-from streamline.cards import emulate
-from streamline.rates import measure_rates, rates_of
+from streamline.hardware.cards import emulate
+from streamline.hardware.rates import measure_rates, rates_of
 
 RATES = Rates(flops={"float32": 2e12, "float16": 8e12}, bandwidth=3e11, launch_seconds=5e-6, source="published")
 

@@ -14,7 +14,7 @@ from PIL import Image
 from test_video import clip
 
 from streamline import Fidelity, InputError, Job, Plan, Receipt, Rehash, export, read_receipt, run, run_naive
-from streamline.receipt import LARGEST_BYTES, digest, public_name
+from streamline.output.receipt import LARGEST_BYTES, digest, public_name
 
 SUFFIXES = [".mp4", ".webm", ".zip", ".json"]
 

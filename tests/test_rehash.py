@@ -6,9 +6,9 @@ import untrained
 from PIL import Image
 
 from streamline import Job, Plan, PlanError, Rehash, Slicing, apply, run
-from streamline.metrics import largest_difference
-from streamline.networks import family_of
-from streamline.rehash import Memory, find_cut, schedule
+from streamline.execution.networks import family_of
+from streamline.execution.rehash import Memory, find_cut, schedule
+from streamline.output.metrics import largest_difference
 
 STEPS = 5
 IMAGE = Image.radial_gradient("L").convert("RGB")

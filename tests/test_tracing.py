@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import streamline
 from streamline import LiveTensors, Plan
-from streamline.apply import run_network
+from streamline.execution.apply import run_network
 
 PLANS = Path(__file__).parent.parent / "assets" / "plans"
 GIB = 2**30

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from streamline import InputError, contact_sheet, export
-from streamline.metrics import largest_difference
-from streamline.video import VIDEOS, enlarge
+from streamline.output.metrics import largest_difference
+from streamline.output.video import VIDEOS, enlarge
 
 
 def clip(width=64, height=48, frames=5):

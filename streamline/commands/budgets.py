@@ -6,12 +6,12 @@ import argparse
 import json
 from dataclasses import replace
 
-from ..cards import emulate
 from ..errors import BudgetError, InputError
+from ..hardware.cards import emulate
 from ..job import Job
-from ..planner import QUALITIES, Candidate, format_up
+from ..planning.planner import QUALITIES, Candidate, format_up
+from ..planning.tuning import plan_with_prediction
 from ..sizes import format_bytes, parse_bytes
-from ..tuning import plan_with_prediction
 from .job_options import size_of
 from .report import table
 from .situation_options import published_job

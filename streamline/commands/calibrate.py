@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..calibration import Timing, calibrate
+from ..cost.calibration import Timing, calibrate
 from .job_options import add_job_options, prepare
 from .report import table
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..comparison_report import report_html
 from ..errors import InputError
-from ..metrics import largest_difference
 from ..naive import run_naive
-from ..receipt import Fidelity, Receipt
+from ..output.comparison_report import report_html
+from ..output.metrics import largest_difference
+from ..output.receipt import Fidelity, Receipt
+from ..output.video import check_path, comparison_sheet, save_picture, save_text
 from ..runner import run
-from ..video import check_path, comparison_sheet, save_picture, save_text
 from .job_options import add_job_options, prepare
 from .plan_options import add_plan_options, plan_of, tuned
 from .report import Progress, took, versions

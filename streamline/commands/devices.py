@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..cards import CARDS, emulate
-from ..device import Device
-from ..hardware import default_budget, detect_all
-from ..rates import Rates, rates_of
+from ..hardware.cards import CARDS, emulate
+from ..hardware.detection import default_budget, detect_all
+from ..hardware.device import Device
+from ..hardware.rates import Rates, rates_of
 from ..sizes import format_bytes
 from .report import table
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..drawing import draw_frontier
-from ..planner import candidates
+from ..output.drawing import draw_frontier
+from ..output.video import check_path
+from ..planning.planner import candidates
+from ..planning.tuning import situation
 from ..sizes import format_bytes
-from ..tuning import situation
-from ..video import check_path
 from .report import table
 from .situation_options import add_situation_options, situation_of
 

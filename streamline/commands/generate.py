@@ -6,10 +6,10 @@ import argparse
 import json
 
 from ..naive import run_naive
-from ..receipt import Receipt
+from ..output.receipt import Receipt
+from ..output.video import VIDEOS, check_path, export
+from ..planning.tuning import predict
 from ..runner import run
-from ..tuning import predict
-from ..video import VIDEOS, check_path, export
 from .job_options import add_job_options, prepare
 from .plan_options import add_plan_options, plan_of, tuned
 from .receipt_options import add_receipt_option, restore, tell_other_image

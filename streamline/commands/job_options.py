@@ -11,9 +11,9 @@ import transformers
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from ..catalog import load
 from ..errors import InputError
 from ..job import Job
+from ..models.catalog import load
 
 DEFAULT_MODEL = "tiny-animatediff"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

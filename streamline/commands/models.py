@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..catalog import MODELS
+from ..models.catalog import MODELS
 from .report import table
 
 

@@ -6,9 +6,9 @@ import argparse
 import json
 from functools import partial
 
-from ..calibration import CHECKED
+from ..cost.calibration import CHECKED
+from ..cost.peaks import Peak, peaks
 from ..errors import InputError
-from ..peaks import Peak, peaks
 from ..sizes import format_bytes
 from .job_options import add_job_options, prepare
 from .report import table

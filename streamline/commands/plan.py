@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
+from ..cost.prediction import Prediction
 from ..errors import BudgetError
 from ..plan import Plan
-from ..prediction import Prediction
+from ..planning.tuning import plan_with_prediction
 from ..sizes import format_bytes, parse_bytes
-from ..tuning import plan_with_prediction
 from .report import table
 from .situation_options import add_situation_options, situation_of
 

@@ -11,9 +11,9 @@ from diffusers import DiffusionPipeline
 from ..errors import InputError, StreamlineError
 from ..job import Job
 from ..plan import Plan, Slicing
-from ..planner import QUALITIES
+from ..planning.planner import QUALITIES
+from ..planning.tuning import tune
 from ..sizes import parse_bytes
-from ..tuning import tune
 
 DEFAULT_SLICES = 4
 

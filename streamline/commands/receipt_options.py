@@ -9,9 +9,9 @@ from dataclasses import replace
 from PIL import Image
 
 from ..errors import InputError
-from ..hardware import detect
-from ..receipt import Receipt, digest
-from ..receipt_files import read_receipt
+from ..hardware.detection import detect
+from ..output.receipt import Receipt, digest
+from ..output.receipt_files import read_receipt
 
 
 def add_receipt_option(parser: argparse.ArgumentParser) -> None:

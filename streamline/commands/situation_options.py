@@ -8,12 +8,12 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
-from .. import published
-from ..cards import emulate
-from ..catalog import load
+from ..hardware.cards import emulate
 from ..job import ANIMATEDIFF_FRAMES, SVD_SIZE, Job
-from ..planner import QUALITIES
-from ..tuning import Where
+from ..models import published
+from ..models.catalog import load
+from ..planning.planner import QUALITIES
+from ..planning.tuning import Where
 from .job_options import DTYPES, size_of
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from .. import published, tracing
+from ..cost import tracing
+from ..cost.tracing import Trace
 from ..job import ANIMATEDIFF_FRAMES, Job
-from ..tracing import Trace
+from ..models import published
 from .job_options import size_of
 from .plan_options import add_plan_options, plan_of
 

@@ -11,9 +11,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, UpDecoderBlock2D
 from torch import Tensor, nn
 
-from ..conditions import Conditions
 from ..errors import UnsupportedError
-from ..program import Builder, Program
+from ..execution.conditions import Conditions
+from ..execution.program import Builder, Program
 from .layers import double, project_out, require, require_open, resnet
 
 

@@ -17,9 +17,9 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from diffusers.pipelines.free_noise_utils import SplitInferenceModule
 from torch import Tensor, nn
 
-from ..conditions import Conditions
 from ..errors import UnsupportedError
-from ..program import Builder
+from ..execution.conditions import Conditions
+from ..execution.program import Builder
 
 
 def to_video(rows: Tensor, batch: int) -> Tensor:

@@ -23,9 +23,9 @@ from diffusers.utils import apply_lora_scale
 from diffusers.utils.torch_utils import apply_freeu
 from torch import Tensor, nn
 
-from ..conditions import Conditions
 from ..errors import InputError, UnsupportedError
-from ..program import Builder, Program
+from ..execution.conditions import Conditions
+from ..execution.program import Builder, Program
 from .arguments import as_timesteps, needs_resize
 from .layers import downsample, project_out, require, require_open, resnet, to_video, upsample
 

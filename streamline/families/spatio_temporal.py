@@ -17,8 +17,8 @@ from diffusers.models.unets.unet_3d_blocks import (
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionOutput
 from torch import Tensor, nn
 
-from ..conditions import Conditions
-from ..program import Builder, Program
+from ..execution.conditions import Conditions
+from ..execution.program import Builder, Program
 from .arguments import as_timesteps, needs_resize
 from .layers import (
     downsample,

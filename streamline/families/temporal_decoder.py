@@ -14,8 +14,8 @@ from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import Tempor
 from diffusers.models.unets.unet_3d_blocks import MidBlockTemporalDecoder, UpBlockTemporalDecoder
 from torch import Tensor
 
-from ..conditions import Conditions
-from ..program import Builder, Program
+from ..execution.conditions import Conditions
+from ..execution.program import Builder, Program
 from .layers import double, project_out, require, require_open, spatio_temporal_resnet, to_rows, to_video
 
 

@@ -8,8 +8,8 @@ import torch
 from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
 from PIL import Image
 
+from streamline.output.video import comparison_sheet, save_picture
 from streamline.recipes import world
-from streamline.video import comparison_sheet, save_picture
 
 HELD_OUT = 10_000_000
 """First scene used for measuring; training uses small numbers, and random ones by pixel only."""

@@ -1,0 +1,245 @@
+"""What one stage of a program takes on one slice, found by running it on tensors without data."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from ..execution.conditions import Conditions
+from ..execution.moments import AppliedNorm, measure
+from ..execution.networks import family_of
+from ..execution.program import Axis
+from ..execution.slicing import cut, unslice, whole
+from ..hardware.live_tensors import LiveTensors
+
+T = TypeVar("T")
+
+ALLOCATING = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided}
+
+# Where a stage finds what it reads: made within the slice, cut from a whole value that lies packed in memory,
+# or cut from one that lies as the unsliced network leaves it.
+INSIDE, PACKED, NATURAL = "i", "p", "n"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a device has to do. Fractions come from reading between two measured slice sizes.
+
+    flops: of matrix products, convolutions and attention; product_bytes: what these read and write.
+    moved_bytes: what every other operator reads and writes. calls: operators launched.
+    """
+
+    flops: float = 0.0
+    product_bytes: float = 0.0
+    moved_bytes: float = 0.0
+    calls: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.flops + other.flops,
+            self.product_bytes + other.product_bytes,
+            self.moved_bytes + other.moved_bytes,
+            self.calls + other.calls,
+        )
+
+    def __mul__(self, times: float) -> Work:
+        return Work(self.flops * times, self.product_bytes * times, self.moved_bytes * times, self.calls * times)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One stage on one slice.
+
+    peak_bytes: the most it had alive at once beyond what it was given. kept_bytes: what its result holds.
+    largest_convolution_bytes: the most that one convolution reads and writes, weights not counted.
+    """
+
+    peak_bytes: float
+    kept_bytes: float
+    largest_convolution_bytes: float
+    work: Work
+
+    def between(self, other: Sample, share: float) -> Sample:
+        """The point at `share` on the line from here (0) to another sample (1), or beyond."""
+        pairs = zip(self.to_list(), other.to_list(), strict=True)
+        return Sample.from_list([a + (b - a) * share for a, b in pairs])
+
+    def to_list(self) -> list[float]:
+        return [self.peak_bytes, self.kept_bytes, self.largest_convolution_bytes, *astuple(self.work)]
+
+    @classmethod
+    def from_list(cls, numbers: list[float]) -> Sample:
+        return cls(*numbers[:3], Work(*numbers[3:]))
+
+
+@dataclass(frozen=True)
+class Value:
+    """A whole value as the unsliced network leaves it.
+
+    shape: (rows, channels, height, width) or (rows, pixels, channels). order: dimensions from the slowest to
+    the fastest in memory.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    order: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Value:
+        order = sorted(range(tensor.ndim), key=lambda dim: -tensor.stride(dim))
+        return cls(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tuple(order))
+
+    @classmethod
+    def from_list(cls, fields: list) -> Value:
+        shape, dtype, order = fields
+        return cls(tuple(shape), dtype, tuple(order))
+
+    def to_list(self) -> list:
+        return [list(self.shape), self.dtype, list(self.order)]
+
+    @property
+    def nbytes(self) -> int:
+        return torch.Size(self.shape).numel() * getattr(torch, self.dtype).itemsize
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the executor would lay it out alike: contiguous, or channels last."""
+        return self.order in ((0, 1, 2, 3), (0, 2, 3, 1), (0, 1, 2))
+
+    def packed(self) -> Value:
+        return self if self.is_packed else Value(self.shape, self.dtype, tuple(sorted(self.order)))
+
+    def extent(self, axis: Axis) -> int:
+        if axis is Axis.FRAMES:
+            return self.shape[0]
+        return self.shape[1] if len(self.shape) == 3 else self.shape[2] * self.shape[3]
+
+    def empty(self) -> Tensor:
+        """A tensor of this layout, without data where fake tensors are made."""
+        strides, step = [0] * len(self.shape), 1
+        for dim in reversed(self.order):
+            strides[dim], step = step, step * self.shape[dim]
+        return torch.empty_strided(self.shape, strides, dtype=getattr(torch, self.dtype))
+
+    def piece(self, axis: Axis, size: int) -> Value:
+        """One slice of it that is a tensor of its own."""
+        if axis is Axis.FRAMES:
+            shape = (size, *self.shape[1:])
+        else:
+            shape = (self.shape[0], size, self.shape[2]) if len(self.shape) == 3 else (*self.shape[:2], size, 1)
+        return Value(shape, self.dtype, self.order)
+
+
+def metered(action: Callable[[], T]) -> tuple[T, Sample]:
+    """What a call on tensors without data returns, and takes."""
+    counter = WorkCounter()
+    with torch.no_grad(), LiveTensors() as memory, counter:
+        result = action()
+    return result, counter.sample(memory)
+
+
+class WorkCounter(TorchDispatchMode):
+    """Adds up what operators do while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._totals = [0.0, 0.0, 0.0, 0.0]
+        self._largest_convolution = 0
+
+    def sample(self, memory: LiveTensors) -> Sample:
+        return Sample(memory.peak_bytes, memory.live_bytes, self._largest_convolution, Work(*self._totals))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func.namespace == "aten" and not func.is_view:
+            operator = func.overloadpacket
+            size = sum(leaf.nbytes for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor))
+            count = flop_registry.get(operator)
+            if count is not None:
+                self._totals[0] += count(*args, **kwargs, out_val=result)
+                self._totals[1] += size
+            elif operator not in ALLOCATING:
+                self._totals[2] += size
+            self._totals[3] += 1
+            if operator is torch.ops.aten.convolution:
+                self._largest_convolution = max(self._largest_convolution, args[0].nbytes + result.nbytes)
+        return result
+
+
+class Probe:
+    """A network on fake tensors, whose stages can be run one by one.
+
+    inputs: layouts of what goes into its program. head: what the network's forward does before the program runs,
+    and as kept_bytes what it holds meanwhile, its arguments not counted.
+    """
+
+    def __init__(self, network: nn.Module, arguments: dict) -> None:
+        """arguments: of one call. Both are made in one FakeTensorMode."""
+        self._mode = next(network.parameters()).fake_mode
+        family = family_of(network)
+        memory, counter = LiveTensors([network]), WorkCounter()
+
+        def stop(values: dict[str, Tensor], conditions: Conditions) -> Tensor:
+            self.inputs = {name: Value.of(value) for name, value in values.items()}
+            self.head, self._conditions = counter.sample(memory), conditions
+            raise _Reached
+
+        with self._mode, torch.no_grad():
+            self._stages = {stage.name: stage for stage in family.lower(network).stages}
+            with contextlib.suppress(_Reached), memory, counter:
+                family.forward(network, stop, **arguments)
+
+    def whole(self, name: str, reads: list[Value], tags: str) -> tuple[Value, Sample]:
+        """A stage on whole values, and the layout of what it writes."""
+        stage = self._stages[name]
+        with self._mode:
+            values = [_laid_out(value, tag).empty() for value, tag in zip(reads, tags, strict=True)]
+            norm = () if stage.norm is None else (stage.norm,)
+            slices = [whole(stage.axis, value) for value in values]
+            result, sample = metered(
+                lambda: unslice(stage.axis, stage.run(*norm, self._conditions, *slices), values[0])
+            )
+            return Value.of(result), sample
+
+    def slice(self, name: str, reads: list[Value], tags: str, size: int) -> Sample:
+        """A stage on a slice of `size` elements of its axis."""
+        stage = self._stages[name]
+        with self._mode:
+            slices = [
+                value.piece(stage.axis, size).empty()
+                if tag == INSIDE
+                else cut(stage.axis, _laid_out(value, tag).empty(), 0, size)
+                for value, tag in zip(reads, tags, strict=True)
+            ]
+            norm = () if stage.norm is None else (self._applied(stage.norm),)
+            conditions = self._conditions.slice_rows(0, size) if stage.axis is Axis.FRAMES else self._conditions
+            return metered(lambda: stage.run(*norm, conditions, *slices))[1]
+
+    def norm(self, name: str, value: Value, tag: str, slices: int) -> Sample:
+        """Taking the moments of what a stage normalises, in so many slices of rows."""
+        norm = self._stages[name].norm
+        with self._mode:
+            images = _laid_out(value, tag).empty()
+            return metered(lambda: measure(norm, images, self._conditions.batch, slices))[1]
+
+    def _applied(self, norm: nn.GroupNorm) -> AppliedNorm:
+        dtype = torch.promote_types(next(norm.parameters()).dtype, torch.float32)
+        moments = torch.empty(self._conditions.batch, norm.num_channels, 1, 1, 1, dtype=dtype)
+        return AppliedNorm(moments, moments)
+
+
+def _laid_out(value: Value, tag: str) -> Value:
+    return value.packed() if tag == PACKED else value
+
+
+class _Reached(Exception):
+    """The stages would be run now."""

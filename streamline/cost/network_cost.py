@@ -1,0 +1,193 @@
+"""The memory and work of a network under any slicing, composed from what its stages take.
+
+This follows the executor (executor.py) name by name: what lives at the same time adds up, the peak of a program
+is the highest of its groups, its work is the sum over them. Nothing is run, so a plan is judged in milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from ..execution.executor import Group, group_stages
+from ..execution.program import Axis
+from ..execution.slicing import bounds
+from ..plan import BlockSlicing
+from .measuring import INSIDE, NATURAL, PACKED, Sample, Value, Work
+from .table import Table
+
+
+@dataclass(frozen=True)
+class GroupCost:
+    """One group of stages.
+
+    peak_bytes: the most that is alive while it runs. largest_convolution_bytes: as in Sample.
+    """
+
+    group: Group
+    peak_bytes: float
+    largest_convolution_bytes: float
+    work: Work
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """One call of a network under one slicing. Bytes are of activations, without weights and arguments.
+
+    held_bytes: what is alive around every group, to be added to its peak. head_bytes: the peak before the first.
+    """
+
+    held_bytes: float
+    head_bytes: float
+    work: Work
+    groups: tuple[GroupCost, ...]
+
+    @property
+    def peak_bytes(self) -> int:
+        return round(max(self.head_bytes, self.held_bytes + max(group.peak_bytes for group in self.groups)))
+
+    def peak_with_workspace(self, share: float) -> tuple[int, int]:
+        """Activations and workspace at the worst moment of both.
+
+        share: of what the largest convolution reads and writes, that a library takes as its workspace.
+        """
+        worst = max(self.groups, key=lambda group: group.peak_bytes + share * group.largest_convolution_bytes)
+        inside = round(self.held_bytes + worst.peak_bytes), round(share * worst.largest_convolution_bytes)
+        return max(inside, (round(self.head_bytes), 0), key=sum)
+
+
+def compose(table: Table, slicing: BlockSlicing, *, keep: str | None = None, given: str | None = None) -> NetworkCost:
+    """One call with all samples of the batch together.
+
+    keep: a value that outlives the call, which reads it last. given: a value bound from outside and not counted,
+    as on a step that reuses it.
+    """
+    program = table.program.bind([given]) if given else table.program
+    held = _Held(table, program.inputs)
+    groups = tuple(held.run(group) for group in group_stages(replace(program, kept=keep), slicing))
+    work = sum((cost.work for cost in groups), table.head.work)
+    return NetworkCost(table.held_bytes, table.head.peak_bytes, work, groups)
+
+
+def compose_apart(
+    together: Table, sample: Table, slicing: BlockSlicing, *, keep: str | None = None, given: str | None = None
+) -> NetworkCost:
+    """One call with the samples one after the other.
+
+    together: of the whole batch, whose embeddings and result are held; sample: of one sample.
+    """
+    if together.batch == 1:
+        return compose(together, slicing, keep=keep, given=given)
+    cost = compose(sample, slicing, keep=keep, given=given)
+    # The result of the first sample is held until that of the second replaces it, and so is what it keeps.
+    held = together.held_bytes + together.output_bytes + sample.output_bytes
+    held += sample.values[keep].nbytes * (together.batch - 1) if keep else 0
+    each = sum((group.work for group in cost.groups), Work())
+    return NetworkCost(held, together.head.peak_bytes, together.head.work + each * together.batch, cost.groups)
+
+
+@dataclass
+class _State:
+    """A value that is alive: what it holds, whether it lies packed in memory and belongs to the executor."""
+
+    nbytes: float
+    packed: bool
+    owned: bool
+
+
+class _Held:
+    """The values alive between groups, as Executor._run holds them."""
+
+    def __init__(self, table: Table, inputs: tuple[str, ...]) -> None:
+        self.table = table
+        self.values = {name: _State(0.0, table.values[name].is_packed, False) for name in inputs}
+
+    def run(self, group: Group) -> GroupCost:
+        extent = self.table.values[group.reads[0]].extent(group.axis)
+        if min(group.slices, extent) == 1:
+            return self._run_whole(group)
+        return self._run_sliced(group, Counter(stop - start for start, stop in bounds(extent, group.slices)))
+
+    @property
+    def live_bytes(self) -> float:
+        return sum(state.nbytes for state in self.values.values())
+
+    def _run_whole(self, group: Group) -> GroupCost:
+        last = {name: index for index, stage in enumerate(group.stages) for name in stage.reads}
+        keep = set(group.writes) | {name for name in group.reads if name not in group.dead}
+        peak, convolution, work = 0.0, 0.0, Work()
+        for index, stage in enumerate(group.stages):
+            sample = self.table.whole(stage, tuple(self.values[name].packed for name in stage.reads))
+            peak = max(peak, self.live_bytes + sample.peak_bytes)
+            convolution = max(convolution, sample.largest_convolution_bytes)
+            work += sample.work
+            self.values[stage.name] = _State(sample.kept_bytes, self.table.values[stage.name].is_packed, False)
+            for name in stage.reads:
+                if last[name] == index and name not in keep:
+                    self.values.pop(name, None)
+        return GroupCost(group, peak, convolution, work)
+
+    def _run_sliced(self, group: Group, sizes: Counter[int]) -> GroupCost:
+        table = self.table
+        live, work = self.live_bytes, Work()
+        peak = live
+        if group.stages[0].norm is not None:
+            first = group.stages[0]
+            moments = table.norm(first, self.values[first.reads[0]].packed, sizes.total())
+            peak, work = live + moments.peak_bytes, moments.work
+            live += moments.kept_bytes
+        slices = {size: self._slice(group, size) for size in sizes}
+        for size, one in slices.items():
+            work += one.work * sizes[size]
+
+        reused = self._reuse(group)
+        outputs = {name: table.values[name].nbytes for name in group.writes}
+        new = sum(size for name, size in outputs.items() if name not in reused)
+        smallest, largest = min(sizes), max(sizes)  # the smaller slices come first
+        first = slices[smallest]
+        peak = max(
+            peak, live + first.peak_bytes, live + first.kept_bytes + new, live + new + slices[largest].peak_bytes
+        )
+        work += Work(0, 0, 2 * sum(outputs.values()), sizes.total() * len(outputs))
+
+        for name in group.dead:
+            del self.values[name]
+        for name, size in outputs.items():
+            self.values[name] = _State(size, True, True)
+        return GroupCost(group, peak, slices[largest].largest_convolution_bytes, work)
+
+    def _slice(self, group: Group, size: int) -> Sample:
+        """One slice through all stages."""
+        last = {name: index for index, stage in enumerate(group.stages) for name in stage.reads}
+        local: dict[str, float] = {}
+        peak, convolution, work = 0.0, 0.0, Work()
+        for index, stage in enumerate(group.stages):
+            tags = "".join(INSIDE if n in local else PACKED if self.values[n].packed else NATURAL for n in stage.reads)
+            sample = self.table.slice(stage, tags, size)
+            peak = max(peak, sum(local.values()) + sample.peak_bytes)
+            convolution = max(convolution, sample.largest_convolution_bytes)
+            work += sample.work
+            local[stage.name] = sample.kept_bytes
+            for name in stage.reads:
+                if last[name] == index and name not in group.writes:
+                    local.pop(name, None)
+        return Sample(peak, sum(local.values()), convolution, work)
+
+    def _reuse(self, group: Group) -> set[str]:
+        """Which outputs are written over a dead input of the executor's own."""
+        free = [self.table.values[n] for n in group.reads if n in group.dead and self.values[n].owned]
+        reused = set()
+        for name in group.writes:
+            value = self.table.values[name]
+            fits = [other for other in free if other.dtype == value.dtype and _fits(group.axis, value, other)]
+            if fits:
+                free.remove(fits[0])
+                reused.add(name)
+        return reused
+
+
+def _fits(axis: Axis, value: Value, other: Value) -> bool:
+    """As the executor compares slices: over rows, or pixels, the rest of the shape must agree."""
+    if axis is Axis.FRAMES or len(value.shape) == 3 or len(other.shape) == 3:
+        return value.shape == other.shape
+    return value.shape[:2] == other.shape[:2] and value.extent(axis) == other.extent(axis)

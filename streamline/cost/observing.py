@@ -1,0 +1,73 @@
+"""What a run took goes back into what the next one is predicted to take."""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
+
+from ..hardware.detection import detect
+from ..hardware.rates import rates_of
+from ..job import Job
+from ..plan import Plan
+from .experience import Experience, Observation, model_key, run_key, subject_key
+from .pipeline_cost import PipelineCost, export_work
+from .predicting import Place, predict
+from .subject import Subject
+
+COUNTED_STEPS = 2  # at the beginning of a run on a CPU, and one at its end: counting tensors slows them down
+
+
+def keep_observation(
+    pipe: DiffusionPipeline,
+    job: Job,
+    plan: Plan,
+    step_seconds: tuple[float, ...],
+    decode_seconds: float,
+    peak_bytes: int,
+    is_capped: bool,
+) -> None:
+    """Keep what a run took, if its cost was predicted before: to find it out now would take longer than it is worth.
+
+    peak_bytes: with weights, without the context of the device's runtime. is_capped: whether a budget was enforced.
+    """
+    if type(pipe) not in (StableVideoDiffusionPipeline, AnimateDiffPipeline):
+        return
+    subject = Subject.of(pipe)
+    costs = PipelineCost(subject, job)
+    if not costs.is_known:
+        return
+    device = detect(pipe._execution_device)
+    place = Place(device, rates_of(device))
+    prediction = predict(costs, plan, place)
+    tightest = max(prediction.stages, key=lambda stage: stage.peak_bytes)
+    inside = peak_bytes - tightest.weights_bytes
+    # On a CPU tensors are counted while it decodes, and throughout under a cap, which takes time of its own.
+    is_counted = place.is_cpu and is_capped
+    observations = observations_of(
+        costs, place, plan, () if is_counted else step_seconds, None if place.is_cpu else decode_seconds
+    )
+    memory = inside / (tightest.activation_bytes + tightest.kept_bytes)
+    Experience(device, subject.dtype).record(observations, memory)
+
+
+def observations_of(
+    costs: PipelineCost, place: Place, plan: Plan, step_seconds: tuple[float, ...], decode_seconds: float | None
+) -> list[Observation]:
+    """An observation of the steps, and one for decoding; none for what was not measured well."""
+    description = costs.subject.describe()
+    model, run = model_key(description), run_key(subject_key(description, costs.job), plan)
+    dtype = costs.subject.dtype
+    full = range(len(step_seconds)) if plan.rehash is None else plan.rehash.full_steps
+    steps = [step_seconds[i] for i in full if not place.is_cpu or COUNTED_STEPS <= i < len(step_seconds) - 1]
+    found = []
+    if steps:
+        keep = None if plan.rehash is None else plan.rehash.cut
+        work = costs.denoise(plan.denoiser, plan.guidance, keep=keep).work
+        found.append(Observation(model, run, "denoise", *place.parts(work, dtype), statistics.median(steps)))
+    if decode_seconds is not None:
+        computing, launching = place.parts(costs.decode(plan.decoder).work * costs.decodes, dtype)
+        after = place.parts(export_work(costs.job), torch.float32)  # is measured with it
+        found.append(Observation(model, run, "decode", computing + after[0], launching + after[1], decode_seconds))
+    return found

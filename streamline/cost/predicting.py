@@ -1,0 +1,170 @@
+"""From costs to a Prediction: which networks are on the device when, and how long a device takes.
+
+cost of each stage (pipeline_cost.py)  +  device, rates, experience  ->  Prediction
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..hardware.device import Device
+from ..hardware.rates import Rates
+from ..plan import Plan
+from .experience import NO_CORRECTION, Correction
+from .measuring import Sample, Work
+from .network_cost import NetworkCost
+from .pipeline_cost import PipelineCost, export_work
+from .prediction import Prediction, StagePrediction
+
+MIB = 2**20
+LIBRARY_BYTES = 32 * MIB  # cuBLAS and cuDNN keep this on a GPU once they have run
+# cuDNN's half-precision convolutions want channels last, and rearrange what they read and write in a workspace.
+HALF_CONVOLUTION_WORKSPACE = 1.0
+ALLOCATOR_SHARE = 0.02  # of activations, lost to rounding and to gaps between blocks
+HOST_BYTES_PER_SECOND = 12e9  # from and to host memory, PCIe 3.0 x16 or better
+BANDS = {"modelled": (0.10, 0.40), "calibrated": (0.05, 0.20), "measured here": (0.03, 0.15)}
+CPU_NOTE = "Weights and activations share one memory on a CPU, so every network counts as resident throughout."
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job runs: the device, what it does in a second, and what earlier runs on it have taught."""
+
+    device: Device
+    rates: Rates
+    correction: Correction = NO_CORRECTION
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.device.kind == "cpu"
+
+    def seconds(self, work: Work, dtype: torch.dtype, stage: str) -> float:
+        """A GPU computes while the CPU launches what follows; a CPU does one after the other."""
+        return self.correction.seconds(stage, *self.parts(work, dtype), overlap=not self.is_cpu)
+
+    def parts(self, work: Work, dtype: torch.dtype) -> tuple[float, float]:
+        """Seconds of computing and seconds of launching, by the rates alone."""
+        products = max(work.flops / self.rates.flops_of(dtype), work.product_bytes / self.rates.bandwidth)
+        return products + work.moved_bytes / self.rates.bandwidth, work.calls * self.rates.launch_seconds
+
+    def workspace_share(self, dtype: torch.dtype) -> float:
+        return 0.0 if self.is_cpu or dtype.itemsize >= 4 else HALF_CONVOLUTION_WORKSPACE
+
+    def workspace(self, activations: int, convolutions: int) -> int:
+        """What libraries and the allocator take beside the tensors; on a CPU that is not counted."""
+        return 0 if self.is_cpu else LIBRARY_BYTES + convolutions + round(ALLOCATOR_SHARE * activations)
+
+
+def resident_bytes(costs: PipelineCost, residency: str, place: Place) -> dict[str, int]:
+    """Bytes of weights on the device by stage.
+
+    Follows diffusers' enable_model_cpu_offload: a network comes in when it is called, and the one before it in the
+    pipeline's order leaves then. SVD's autoencoder comes in to encode the picture and stays till the end.
+    """
+    weights = costs.weights
+    everything = dict.fromkeys(stage_names(costs), sum(weights.values()))
+    if residency == "stages" and not place.is_cpu:
+        if costs.subject.kind == "svd":
+            resident = {
+                "encode image": weights["image_encoder"],
+                "encode frame": weights["image_encoder"] + weights["vae"],
+                "denoise": weights["unet"] + weights["vae"],
+                "decode": weights["vae"],
+            }
+        else:
+            resident = {
+                "encode text": weights["text_encoder"],
+                "denoise": weights["unet"],
+                "decode": weights["vae"],
+            }
+        everything |= resident | {"denoise, rehash": resident["denoise"], "export": resident["decode"]}
+    if costs.subject.upcasts:  # the autoencoder is in float32 meanwhile
+        everything["encode frame"] += weights["vae"]
+    return everything
+
+
+def stage_names(costs: PipelineCost) -> tuple[str, ...]:
+    before = ("encode image", "encode frame") if costs.subject.kind == "svd" else ("encode text",)
+    return (*before, "denoise", "denoise, rehash", "decode", "export")
+
+
+def predict(costs: PipelineCost, plan: Plan, place: Place) -> Prediction:
+    """What a run by a plan will take."""
+    subject, job, held = costs.subject, costs.job, costs.held
+    dtype = subject.dtype
+    resident = resident_bytes(costs, plan.residency, place)
+    share = place.workspace_share(dtype)
+
+    def stage(name: str, count: int, around: int, activations: int, convolutions: int, seconds: float, kept: int = 0):
+        activations += around
+        correction = place.correction.memory
+        return StagePrediction(
+            name=name,
+            count=count,
+            seconds=seconds * count,
+            weights_bytes=resident[name],
+            activation_bytes=round(activations * correction),
+            kept_bytes=kept,
+            workspace_bytes=place.workspace(activations, convolutions),
+            context_bytes=place.device.context_bytes,
+        )
+
+    def encoder(name: str, around: int, sample: Sample, times: int = 1, width: torch.dtype = dtype) -> StagePrediction:
+        convolutions = round(place.workspace_share(width) * sample.largest_convolution_bytes)
+        seconds = times * place.seconds(sample.work, width, "encode")
+        return stage(name, 1, around, round(sample.peak_bytes), convolutions, seconds)
+
+    def network(name: str, count: int, around: int, cost: NetworkCost, kept: int = 0, inside: int = 0):
+        """inside: the part of what is kept that the cost holds already."""
+        activations, convolutions = cost.peak_with_workspace(share)
+        seconds = place.seconds(cost.work, dtype, name.split(",")[0])
+        return stage(name, count, around, activations - inside, convolutions, seconds, kept)
+
+    stages = []
+    if subject.kind == "svd":
+        stages.append(encoder("encode image", held.condition, costs.condition))
+        width = torch.float32 if subject.upcasts else dtype
+        stages.append(encoder("encode frame", held.encode, costs.encode, width=width))
+    else:
+        stages.append(encoder("encode text", held.condition, costs.condition, costs.batch))
+
+    steps = job.num_inference_steps
+    if plan.rehash is None:
+        cost = costs.denoise(plan.denoiser, plan.guidance)
+        stages.append(network("denoise", steps, held.denoise, cost))
+    else:
+        cut = plan.rehash.cut
+        full = sum(step in plan.rehash.full_steps or step > plan.rehash.full_steps[-1] for step in range(steps))
+        kept = costs.denoiser.values[cut].nbytes
+        cost = costs.denoise(plan.denoiser, plan.guidance, keep=cut)
+        stages.append(network("denoise", full, held.denoise, cost, kept, inside=kept))
+        if full < steps:
+            cost = costs.denoise(plan.denoiser, plan.guidance, given=cut)
+            stages.append(network("denoise, rehash", steps - full, held.denoise, cost, kept))
+    stages.append(network("decode", costs.decodes, held.decode, costs.decode(plan.decoder)))
+    seconds = place.seconds(export_work(job), torch.float32, "decode")
+    stages.append(stage("export", 1, held.export, 0, 0, seconds))
+
+    if plan.residency == "stages" and not place.is_cpu:
+        stages = [_with_transfer(one, costs) for one in stages]
+    known = place.correction.exact(plan)
+    tag = "measured here" if known else place.correction.tag
+    memory_band, seconds_band = BANDS[tag]
+    return Prediction(tuple(stages), tag, memory_band, seconds_band, CPU_NOTE if place.is_cpu else "")
+
+
+def _with_transfer(stage: StagePrediction, costs: PipelineCost) -> StagePrediction:
+    """Bringing weights in before a stage, once; what goes out was never changed, but is copied all the same."""
+    brought = {
+        "encode image": "image_encoder",
+        "encode text": "text_encoder",
+        "encode frame": "vae",
+        "denoise": "unet",
+        "decode": None if costs.subject.kind == "svd" else "vae",
+    }.get(stage.name)
+    if brought is None:
+        return stage
+    seconds = 2 * costs.weights[brought] / HOST_BYTES_PER_SECOND
+    return StagePrediction(**{**vars(stage), "seconds": stage.seconds + seconds})

@@ -1,0 +1,90 @@
+"""What a job of another size takes, in proportion to one that is known, without anything being measured.
+
+Stages treat the elements of their axis alike, so that what they take follows the number of frames and pixels; only
+the work of attention falls faster, which makes the time of a smaller job a little high. Slices are counted anew, for
+a slice of one frame does not shrink when there are fewer of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+from ..execution.program import Axis, Stage
+from ..job import Job
+from .measuring import Sample, Value, Work
+from .pipeline_cost import PipelineCost
+from .table import Table
+
+
+class ScaledTable:
+    """A network at another size, to be composed like a Table (cost_table.py)."""
+
+    def __init__(self, table: Table, frames: int, height: float, width: float) -> None:
+        """frames: of one call. height, width: as shares of what they are in the table."""
+        self.program, self.batch = table.program, table.batch
+        self._table, self._height, self._width = table, height, width
+        self._frames, self._pixels = frames / table.frames, height * width
+        self.head = _times(table.head, self._frames * self._pixels)
+        # Embeddings are held beside the stages, and do not depend on pixels.
+        self.held_bytes = table.held_bytes * self._frames
+
+    @cached_property
+    def values(self) -> dict[str, Value]:
+        return {name: self._scaled(value) for name, value in self._table.values.items()}
+
+    @property
+    def output_bytes(self) -> int:
+        return self.values[self.program.output].nbytes
+
+    def whole(self, stage: Stage, packed: tuple[bool, ...]) -> Sample:
+        return _times(self._table.whole(stage, packed), self._frames * self._pixels)
+
+    def slice(self, stage: Stage, tags: str, size: int) -> Sample:
+        """A slice of so many frames has fewer pixels, and one of so many pixels has fewer frames."""
+        share = self._pixels if stage.axis is Axis.FRAMES else self._frames
+        return _times(self._table.slice(stage, tags, size), share)
+
+    def norm(self, stage: Stage, packed: bool, slices: int) -> Sample:
+        """Memory follows the rows taken at a time, so the known norm is asked for as many."""
+        rows, known_rows = (table.values[stage.reads[0]].shape[0] for table in (self, self._table))
+        chunk = -(-rows // min(slices, rows))
+        sample = self._table.norm(stage, packed, -(-known_rows // chunk))
+        return replace(_times(sample, self._frames * self._pixels), peak_bytes=sample.peak_bytes * self._pixels)
+
+    def _scaled(self, value: Value) -> Value:
+        rows = round(value.shape[0] * self._frames)
+        if len(value.shape) == 3:
+            return replace(value, shape=(rows, max(1, round(value.shape[1] * self._pixels)), value.shape[2]))
+        height, width = (
+            max(1, round(side * share))
+            for side, share in zip(value.shape[2:], (self._height, self._width), strict=True)
+        )
+        return replace(value, shape=(rows, value.shape[1], height, width))
+
+
+class ScaledCost(PipelineCost):
+    """The costs of another job on a pipeline, from those of one that is known. Not to be saved."""
+
+    def __init__(self, known: PipelineCost, job: Job) -> None:
+        """job: with guidance, or without it, as the known one."""
+        super().__init__(known.subject, job, known.folder)
+        self._known = known
+        self.condition, self.weights = known.condition, known.weights
+        self.encode = _times(known.encode, self.height * self.width / (known.height * known.width))
+
+    def _table(self, part: str, batch: int, frames: int) -> ScaledTable:
+        known = self._known
+        table = known.decoder if part == "vae" else known.denoiser if batch == known.batch else known.half
+        return ScaledTable(table, frames, self.height / known.height, self.width / known.width)
+
+
+def _times(sample: Sample, share: float) -> Sample:
+    """Less of everything but operator calls."""
+    work = sample.work
+    return Sample(
+        sample.peak_bytes * share,
+        sample.kept_bytes * share,
+        sample.largest_convolution_bytes * share,
+        Work(work.flops * share, work.product_bytes * share, work.moved_bytes * share, work.calls),
+    )

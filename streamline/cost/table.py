@@ -1,0 +1,189 @@
+"""What the stages of one network take at one size: measured where it is asked for, and kept.
+
+A stage's cost depends on its code, on the shapes of the modules it calls, and on the shapes and memory layouts
+of what it reads. Stages alike in all of these are measured once; slice sizes in between are read off the line
+through two measured ones, since every stage treats the elements of its axis alike. All of it is plain numbers,
+so it can be kept on disk and composed (cost.py) without building a network again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import types
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+from torch import nn
+
+from ..execution.program import Axis, Program, Stage
+from .measuring import INSIDE, NATURAL, PACKED, Probe, Sample, Value
+
+
+class Table:
+    """The samples of one network at one size.
+
+    program: of the network, to be composed. batch, frames: of one call.
+    values: layout of every value by name. held_bytes: what the network's forward holds around the stages, its
+    arguments not counted. head: what it does before them. output_bytes: of its result.
+    is_changed: whether something was measured that `data` did not have.
+    """
+
+    def __init__(self, program: Program, batch: int, frames: int, open_probe: Callable[[], Probe], data: dict) -> None:
+        """open_probe: makes the network on fake tensors, which takes a second; called when something is not known.
+
+        data: what is known, plain data to be kept; added to in place.
+        """
+        self.program, self.batch, self.frames = program, batch, frames
+        self.is_changed = False
+        self._open_probe = open_probe
+        self._probe: Probe | None = None
+        self._samples: dict[str, list[float]] = data.setdefault("samples", {})
+        self._known: dict[tuple, Sample] = {}
+        self._signatures = {stage.name: _signature(stage) for stage in program.stages}
+        self._layout: dict = data.setdefault("layouts", {}).setdefault(str(batch), {})
+        if "head" not in self._layout:
+            self._layout["head"] = self._open().head.to_list()
+            self.is_changed = True
+        self.head = Sample.from_list(self._layout["head"])
+        self.held_bytes = self.head.kept_bytes
+
+    @cached_property
+    def values(self) -> dict[str, Value]:
+        if "values" not in self._layout:
+            self._layout["values"] = {name: value.to_list() for name, value in self._survey().items()}
+            self.is_changed = True
+        return {name: Value.from_list(value) for name, value in self._layout["values"].items()}
+
+    @property
+    def output_bytes(self) -> int:
+        return self.values[self.program.output].nbytes
+
+    def whole(self, stage: Stage, packed: tuple[bool, ...]) -> Sample:
+        """A stage on whole values. packed: which of them were written by sliced groups."""
+        key = (stage.name, packed)
+        if key not in self._known:
+            reads = self._reads(stage)
+            tags = "".join(PACKED if p or value.is_packed else NATURAL for value, p in zip(reads, packed, strict=True))
+            self._known[key] = self._recall(
+                self._name(stage, reads, "whole", tags), lambda probe: probe.whole(stage.name, reads, tags)[1]
+            )
+        return self._known[key]
+
+    def slice(self, stage: Stage, tags: str, size: int) -> Sample:
+        """A stage on a slice of `size` elements of its axis.
+
+        tags: for each value read INSIDE, PACKED or NATURAL.
+        """
+        key = (stage.name, tags, size)
+        if key not in self._known:
+            reads = self._reads(stage)
+            # Of these layouts, some are the same: a slice of the rows of a packed value is packed by itself.
+            alike = (NATURAL, INSIDE) if stage.axis is Axis.FRAMES else (NATURAL,)
+            pairs = zip(reads, tags, strict=True)
+            tags = "".join(PACKED if tag in alike and value.is_packed else tag for value, tag in pairs)
+            low, high = ends = self._ends(stage, size)
+            first, last = (
+                self._recall(
+                    self._name(stage, reads, f"slice {end}", tags),
+                    lambda probe, end=end: probe.slice(stage.name, reads, tags, end),
+                )
+                for end in ends
+            )
+            self._known[key] = first if low == high else first.between(last, (size - low) / (high - low))
+        return self._known[key]
+
+    def norm(self, stage: Stage, packed: bool, slices: int) -> Sample:
+        """Taking the moments of what a stage normalises, in so many slices of rows."""
+        value = self.values[stage.reads[0]]
+        rows = value.shape[0]
+        key = (stage.name, "norm", packed, min(slices, rows))
+        if key not in self._known:
+            tag = PACKED if packed or value.is_packed else NATURAL
+            low, high = min(2, rows), min(8, rows)
+            few, many = (
+                self._recall(
+                    self._name(stage, [value], f"norm {count}", tag),
+                    lambda probe, count=count: probe.norm(stage.name, value, tag, count),
+                )
+                for count in (low, high)
+            )
+            self._known[key] = _by_chunks(few, many, low, high, rows, min(slices, rows))
+        return self._known[key]
+
+    def _ends(self, stage: Stage, size: int) -> tuple[int, int]:
+        """The measured slice sizes that another one is read off from; twice the same if it is measured itself."""
+        if stage.axis is Axis.PIXELS:
+            pixels = self.values[stage.reads[0]].extent(stage.axis)
+            ends = (max(1, pixels // 32), max(2, pixels // 2))
+        else:
+            ends = (2, max(3, self.frames // 2))
+        # One row is a case of its own: it is packed, whatever the layout it is cut from.
+        is_measured = size in ends or (size == 1 and stage.axis is Axis.FRAMES)
+        return (size, size) if is_measured else ends
+
+    def _reads(self, stage: Stage) -> list[Value]:
+        return [self.values[name] for name in stage.reads]
+
+    def _name(self, stage: Stage, reads: list[Value], kind: str, tags: str) -> str:
+        """What the sample depends on, written out."""
+        rows = f" {self.batch}x{self.frames}" if stage.axis is Axis.PIXELS or kind == "whole" else ""
+        layouts = " ".join(f"{value.dtype}{value.shape[1:]}{value.order}" for value in reads)
+        return f"{self._signatures[stage.name]} {kind}{rows} {tags} {layouts}"
+
+    def _recall(self, name: str, take: Callable[[Probe], Sample]) -> Sample:
+        if name not in self._samples:
+            self._samples[name] = take(self._open()).to_list()
+            self.is_changed = True
+        return Sample.from_list(self._samples[name])
+
+    def _open(self) -> Probe:
+        if self._probe is None:
+            self._probe = self._open_probe()
+        return self._probe
+
+    def _survey(self) -> dict[str, Value]:
+        """Run the whole network once, to learn the layout of every value."""
+        probe = self._open()
+        values = dict(probe.inputs)
+        seen: dict[str, Value] = {}
+        for stage in self.program.stages:
+            reads = [values[name] for name in stage.reads]
+            tags = "".join(PACKED if value.is_packed else NATURAL for value in reads)
+            name = self._name(stage, reads, "whole", tags)
+            if name not in seen:
+                seen[name], sample = probe.whole(stage.name, reads, tags)
+                self._samples[name] = sample.to_list()
+            values[stage.name] = seen[name]
+        return values
+
+
+def _by_chunks(few: Sample, many: Sample, low: int, high: int, rows: int, slices: int) -> Sample:
+    """Memory follows the rows taken at a time, work the number of times."""
+    chunk, small, large = (-(-rows // count) for count in (slices, high, low))
+    peak = few.peak_bytes if large == small else few.between(many, (large - chunk) / (large - small)).peak_bytes
+    work = few.work if low == high else few.between(many, (slices - low) / (high - low)).work
+    return Sample(peak, few.kept_bytes, 0.0, work)
+
+
+def _signature(stage: Stage) -> str:
+    """The code of a stage and the modules it calls, as text: stages alike in it cost the same on like values."""
+    text = "|".join([*_describe(stage.run), *(_describe(stage.norm) if stage.norm is not None else ())])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _describe(thing: object) -> Iterator[str]:
+    if isinstance(thing, nn.Module):
+        for name, module in thing.named_modules():
+            plain = {k: v for k, v in vars(module).items() if isinstance(v, (int, float, str, bool, tuple))}
+            shapes = [(k, tuple(p.shape), p.dtype) for k, p in module.named_parameters(recurse=False)]
+            yield f"{name} {type(module).__qualname__} {sorted(plain.items())} {shapes}"
+    elif isinstance(thing, types.FunctionType):
+        yield f"{thing.__module__}:{thing.__code__.co_firstlineno}"
+        for cell in thing.__closure__ or ():
+            yield from _describe(cell.cell_contents)
+        for value in (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()):
+            yield from _describe(value)
+    elif thing is None or isinstance(thing, (int, float, str, tuple)):
+        yield repr(thing)
+    else:
+        yield type(thing).__qualname__

@@ -1,0 +1,234 @@
+"""Put a plan to work on a diffusers pipeline, and take it off again without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable
+from types import TracebackType
+
+from diffusers import (
+    AnimateDiffControlNetPipeline,
+    AnimateDiffPipeline,
+    AnimateDiffSDXLPipeline,
+    AnimateDiffSparseControlNetPipeline,
+    AnimateDiffVideoToVideoControlNetPipeline,
+    AnimateDiffVideoToVideoPipeline,
+    DiffusionPipeline,
+    PIAPipeline,
+    StableVideoDiffusionPipeline,
+)
+from diffusers.models.attention_processor import Attention
+from diffusers.utils.torch_utils import is_compiled_module
+from torch import Tensor, nn
+
+from ..errors import UnsupportedError
+from ..plan import BlockSlicing, Plan
+from .conditions import Conditions
+from .executor import Executor, nothing
+from .networks import family_of
+from .rehash import Memory
+from .residency import weights_by_stages
+
+PIPELINES = (
+    StableVideoDiffusionPipeline,
+    AnimateDiffPipeline,
+    AnimateDiffControlNetPipeline,
+    AnimateDiffSparseControlNetPipeline,
+    AnimateDiffVideoToVideoPipeline,
+    AnimateDiffVideoToVideoControlNetPipeline,
+    AnimateDiffSDXLPipeline,
+    PIAPipeline,
+)
+
+
+class Applied:
+    """A plan at work on a pipeline. Leaving the `with` block, or calling restore, ends it."""
+
+    def __init__(self, pipe: DiffusionPipeline, plan: Plan, before_slice: Callable[[], object] = nothing) -> None:
+        self.pipe = pipe
+        self.plan = plan
+        denoiser, decoder = _networks(pipe)
+        apart = plan.guidance == "apart"
+        memory = None if plan.rehash is None else Memory(plan.rehash)
+        with contextlib.ExitStack() as stack:
+            stack.callback(_Forward(denoiser, plan.denoiser, before_slice, apart=apart, memory=memory).remove)
+            stack.callback(_Forward(decoder, plan.decoder, before_slice, apart=apart).remove)
+            if memory is not None:  # by the time of decoding its features only take room
+                hook = decoder.register_forward_pre_hook(lambda *_: memory.forget())
+                stack.callback(hook.remove)
+                stack.callback(memory.forget)
+            if plan.residency == "stages":
+                stack.enter_context(weights_by_stages(pipe))
+            self._undo = stack.pop_all()
+
+    def restore(self) -> None:
+        """Give the pipeline its own forwards back; calling it again does nothing."""
+        self._undo.close()
+
+    def __enter__(self) -> Applied:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.restore()
+
+
+def apply(pipe: DiffusionPipeline, plan: Plan, before_slice: Callable[[], object] = nothing) -> Applied:
+    """Run a pipeline's UNet and decoder by a plan until restored; use it in a `with` statement.
+
+    Everything else about the pipeline stays as it is: schedulers, callbacks, LoRA, attention processors and
+    `enable_model_cpu_offload` work as before, whether set before or after. torch hooks on the parts of a network
+    are called once a slice, and see one slice at a time.
+
+    before_slice: called before every slice; an exception it raises ends the pipeline's call there.
+
+    Raises UnsupportedError, and leaves the pipeline alone, when it cannot be run exactly. What makes it so only
+    later raises the same error from the pipeline's next call.
+    """
+    if not isinstance(pipe, PIPELINES):
+        known = ", ".join(kind.__name__ for kind in PIPELINES)
+        raise UnsupportedError(f"{type(pipe).__name__} cannot be streamlined; these can: {known}.")
+    for network in _networks(pipe):
+        _check_replaceable(network)
+        _check_parts(network)
+        family_of(network).lower(network)
+    return Applied(pipe, plan, before_slice)
+
+
+def is_applied(pipe: DiffusionPipeline) -> bool:
+    """Whether a plan is at work on a pipeline."""
+    return any(isinstance(vars(part).get(_slot(part)), _Forward) for part in _networks(pipe))
+
+
+def run_network(
+    network: nn.Module,
+    slicing: BlockSlicing,
+    apart: bool,
+    *args: object,
+    memory: Memory | None = None,
+    before_slice: Callable[[], object] = nothing,
+    **kwargs: object,
+) -> object:
+    """What the network's own forward does, by a plan. Lowered at every call, so it follows every change made since.
+
+    memory: of the steps before, for a plan with a rehash. before_slice: as for `apply`.
+    Raises UnsupportedError, naming the obstacle, if the network cannot be run as a program as it stands.
+    """
+    family = family_of(network)
+    _check_parts(network)
+
+    def execute(values: dict[str, Tensor], conditions: Conditions) -> Tensor:
+        program = family.lower(network)
+        if memory is not None:
+            timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
+            return memory.execute(program, slicing, apart, float(timestep), values, conditions, before_slice)
+        return Executor.prepare(program, slicing, apart=apart, before_slice=before_slice)(values, conditions)
+
+    return family.forward(network, execute, *args, **kwargs)
+
+
+def _networks(pipe: DiffusionPipeline) -> tuple[nn.Module, nn.Module]:
+    """What a plan is for: the denoiser and the decoder (or the autoencoder itself, to be refused by its name)."""
+    return pipe.unet, getattr(pipe.vae, "decoder", pipe.vae)
+
+
+def _check_replaceable(network: nn.Module) -> None:
+    """Refuse a network whose forward is not its class's own, but for a hook of accelerate around it."""
+    kind = type(network).__name__
+    if is_compiled_module(network) or getattr(network, "_compiled_call_impl", None) is not None:
+        raise UnsupportedError("A network compiled as a whole is not supported; compile its transformer blocks.")
+    family_of(network)
+    forward = vars(network).get(_slot(network), type(network).forward)
+    if isinstance(forward, _Forward):
+        raise UnsupportedError("This pipeline is streamlined already; restore it before applying another plan.")
+    if getattr(forward, "__func__", forward) is not type(network).forward and not _diffusers_hooks(network):
+        raise UnsupportedError(f"The forward of this {kind} was replaced by another; take that off first.")
+
+
+def _check_parts(network: nn.Module) -> None:
+    """Refuse what reaches into a network and would be passed over, or would look across slices."""
+    kind = type(network).__name__
+    for module in network.modules():
+        if hooks := _diffusers_hooks(module):
+            raise UnsupportedError(
+                f"The diffusers hook {hooks[0]!r} on {kind} is not supported; remove it, or use "
+                "enable_model_cpu_offload to save memory."
+            )
+        if "_hf_hook" in vars(module) and module is not network:
+            raise UnsupportedError(
+                f"Weights that come and go inside {kind} (sequential CPU offload, a device map over its parts) "
+                "are not supported; enable_model_cpu_offload is."
+            )
+        if "forward" in vars(module) and module is not network:
+            raise UnsupportedError(
+                f"The forward of a {type(module).__name__} in this {kind} was replaced by another, which may look "
+                "across frames or pixels; take that off first."
+            )
+        if isinstance(module, Attention) and not _keeps_rows_apart(processor := type(module.processor)):
+            raise UnsupportedError(
+                f"The attention processor {processor.__name__} is not known to treat frames and pixels apart, so "
+                "it is not supported; those of diffusers.models.attention_processor are."
+            )
+        if vars(module).get("_chunk_dim") == 0 and (module._chunk_size or 1) > 1:
+            raise UnsupportedError(
+                f"Feed-forward chunks of {module._chunk_size} along dimension 0 do not divide every slice; use "
+                "chunks of 1, or dim=1."
+            )
+
+
+def _diffusers_hooks(module: nn.Module) -> list[str]:
+    registry = vars(module).get("_diffusers_hook")
+    return list(registry.hooks) if registry is not None else []
+
+
+def _keeps_rows_apart(processor: type) -> bool:
+    """Perturbed attention guidance (PAG) takes the batch apart by position, which slices do not keep."""
+    return processor.__module__ == Attention.__module__ and "PAG" not in processor.__name__
+
+
+def _slot(network: nn.Module) -> str:
+    """Where the innermost forward of an instance is kept: accelerate's hooks move what they wrap."""
+    return "_old_forward" if "_old_forward" in vars(network) else "forward"
+
+
+class _Forward:
+    """A network's forward while a plan is at work on it.
+
+    Installed innermost, within a hook of accelerate if there is one: hooks move weights, this runs them.
+    Whoever still holds it after it was removed gets the network's own forward.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        slicing: BlockSlicing,
+        before_slice: Callable[[], object],
+        *,
+        apart: bool,
+        memory: Memory | None = None,
+    ) -> None:
+        self._network = network
+        self._before = vars(network).get(_slot(network))
+        self._run = functools.partial(run_network, network, slicing, apart, memory=memory, before_slice=before_slice)
+        functools.update_wrapper(self, type(network).forward.__get__(network))
+        vars(network)[_slot(network)] = self
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        return self._run(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict) -> Callable:
+        """A copy of the network has no plan: nobody could take it off."""
+        network = copy.deepcopy(self._network, memo)
+        return type(network).forward.__get__(network)
+
+    def remove(self) -> None:
+        """Put back what was there, also where a hook added or removed meanwhile has moved this."""
+        own, attributes = self.__wrapped__, vars(self._network)
+        self._run = own
+        if attributes.get("_old_forward") is self:
+            attributes["_old_forward"] = self._before or own
+        elif attributes.get("forward") is self and self._before is not None:
+            attributes["forward"] = self._before
+        elif attributes.get("forward") is self:
+            del attributes["forward"]

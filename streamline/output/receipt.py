@@ -1,0 +1,292 @@
+"""A receipt: what made a video, on what, and what it took; enough to make it again.
+
+It travels inside the video, so it is written for strangers: a model is named, never located, and of an input picture
+there is only a digest. Read from a stranger's file, it is data: every field is checked, and none is ever run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+import platform
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from ..cost.prediction import Prediction
+from ..errors import InputError, StreamlineError
+from ..hardware.detection import detect
+from ..job import Job, fit_to
+from ..models.catalog import MODELS, model_of
+from ..plan import Plan
+from ..runner import Result
+from .metrics import WINDOW, largest_difference, psnr, ssim
+
+FORMAT = 1
+LARGEST_BYTES = 1 << 20  # of a receipt as JSON; one of a thousand steps has 30 thousand
+LARGEST_NUMBER = 2**63
+PACKAGES = ("torch", "diffusers", "transformers")
+Method = Literal["streamlined", "original", "naive"]
+NAME = re.compile(r"[^\W_][\w.+ -]{0,95}(/[^\W_][\w.+ -]{0,95})?")  # a name, or a hub id
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How near a video is to the original pipeline's, as measured.
+
+    largest_difference: of any channel of any pixel, of 255. psnr: in decibels, of all frames together; infinite for
+    equal videos. ssim: mean over frames; None where they are too small for it.
+    """
+
+    largest_difference: int
+    psnr: float
+    ssim: float | None
+
+    @classmethod
+    def of(cls, frames: Sequence[Image.Image], originals: Sequence[Image.Image]) -> Fidelity:
+        """Measured on the frames of two videos; raises InputError for different lengths or sizes."""
+        errors = statistics.fmean(10 ** (-value / 10) for value in psnr(frames, originals))
+        is_small = min(frames[0].size) < WINDOW
+        return cls(
+            largest_difference=largest_difference(frames, originals),
+            psnr=-10 * math.log10(errors) if errors else math.inf,
+            ssim=None if is_small else statistics.fmean(ssim(frames, originals)),
+        )
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a run was predicted to take, at its worst moment and in all."""
+
+    peak_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run took, as in a `Result`."""
+
+    peak_bytes: int
+    weights_bytes: int
+    seconds: float
+    step_seconds: tuple[float, ...]
+    decode_seconds: float
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One video.
+
+    model, base, motion_adapter: names, hub ids, or the last name of folders; the latter two where others than the
+        model's own were chosen.
+    image: SHA-256 of the picture that the video starts from, as the model saw it; None for text-to-video.
+    method: "naive" is clip by clip. plan: None unless streamlined.
+    dtype: of the weights, "float16" or alike. device: its name, as its maker has it.
+    versions: (package, version), Python's and this package's own among them.
+    predicted, fidelity: None where nobody asked.
+    date: in UTC, to the second, as in ISO 8601.
+
+    Raises InputError when a field does not fit.
+    """
+
+    model: str
+    job: Job
+    plan: Plan | None
+    method: Method
+    device: str
+    dtype: str
+    versions: tuple[tuple[str, str], ...]
+    measured: Measured
+    date: str
+    predicted: Predicted | None = None
+    fidelity: Fidelity | None = None
+    image: str | None = None
+    base: str | None = None
+    motion_adapter: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("model", "base", "motion_adapter"):
+            value = getattr(self, name)
+            if not (value is None and name != "model") and not (isinstance(value, str) and NAME.fullmatch(value)):
+                raise InputError(f"A receipt's {name.replace('_', ' ')} must be a name or a hub id.")
+        if self.method not in get_args(Method) or (self.plan is None) is (self.method == "streamlined"):
+            raise InputError("A receipt has a plan when its method is streamlined, and none for original or naive.")
+        for name in ("device", "dtype", "date"):
+            if not isinstance(getattr(self, name), str) or len(getattr(self, name)) > 200:
+                raise InputError(f"A receipt's {name} must be a short text.")
+        if self.image is not None and not (isinstance(self.image, str) and DIGEST.fullmatch(self.image)):
+            raise InputError("A receipt's image must be a SHA-256.")
+
+    @property
+    def seed(self) -> int:
+        return self.job.seed
+
+    @property
+    def exactness(self) -> Literal["exact", "approximate"]:
+        """Whether the method gives the original's video, but for rounding."""
+        is_approximate = self.method == "naive" or (self.plan is not None and self.plan.rehash is not None)
+        return "approximate" if is_approximate else "exact"
+
+    @classmethod
+    def of(
+        cls,
+        pipe: DiffusionPipeline,
+        result: Result,
+        *,
+        model: str | None = None,
+        image: Image.Image | None = None,
+        base: str | None = None,
+        motion_adapter: str | None = None,
+        naive: bool = False,
+        predicted: Prediction | None = None,
+        fidelity: Fidelity | None = None,
+    ) -> Receipt:
+        """The receipt of a run that has just ended.
+
+        model, base, motion_adapter: what `load` was given; by default the model is told from the pipeline.
+        image: what `run` was given. naive: whether the result is of `run_naive`.
+        """
+        known = model_of(pipe)
+        model = model or (known.name if known is not None else str(pipe.name_or_path or type(pipe).__name__))
+        packages = ((package, version(package)) for package in PACKAGES)
+        predicted_totals = None if predicted is None else Predicted(predicted.peak_bytes, predicted.seconds)
+        return cls(
+            model=public_name(model),
+            base=None if base is None else public_name(base),
+            motion_adapter=None if motion_adapter is None else public_name(motion_adapter),
+            job=result.job,
+            plan=result.plan,
+            method="naive" if naive else "original" if result.plan is None else "streamlined",
+            device=detect(result.device).name,
+            dtype=str(pipe.unet.dtype).removeprefix("torch."),
+            versions=(("python", platform.python_version()), *packages),
+            measured=Measured(
+                peak_bytes=result.peak_bytes,
+                weights_bytes=result.weights_bytes,
+                seconds=result.seconds,
+                step_seconds=result.step_seconds,
+                decode_seconds=result.decode_seconds,
+            ),
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            predicted=predicted_totals,
+            fidelity=fidelity,
+            image=None if image is None else digest(image, result.job),
+        )
+
+    def to_dict(self) -> dict:
+        """Plain data, ready for JSON, in which an infinite PSNR is null."""
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        fidelity = self.fidelity and asdict(self.fidelity)
+        if fidelity and math.isinf(fidelity["psnr"]):
+            fidelity["psnr"] = None
+        return {"streamline_receipt": FORMAT, **data, "seed": self.seed, "exactness": self.exactness} | {
+            "job": self.job.to_dict(),
+            "plan": self.plan and self.plan.to_dict(),
+            "versions": dict(self.versions),
+            "measured": asdict(self.measured) | {"step_seconds": list(self.measured.step_seconds)},
+            "predicted": self.predicted and asdict(self.predicted),
+            "fidelity": fidelity,
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        return json.dumps(self.to_dict(), indent=indent)
+
+    @classmethod
+    def from_dict(cls, data: Mapping) -> Receipt:
+        """The inverse of `to_dict`; raises InputError for anything else."""
+        if not isinstance(data, Mapping) or data.get("streamline_receipt") != FORMAT:
+            raise InputError("This is no receipt of a video made here.")
+        derived = {"streamline_receipt", "seed", "exactness"}
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(data) - known - derived, key=str):
+            raise InputError(f"A receipt has no field {unknown[0]!r}.")
+        optional = {"predicted", "fidelity", "image", "base", "motion_adapter"}
+        if missing := sorted(known - optional - set(data)):
+            raise InputError(f"A receipt needs the {missing[0]}.")
+        values = {name: value for name, value in data.items() if name in known}
+        try:
+            values["job"] = Job.from_dict(data["job"])
+            values["plan"] = None if data["plan"] is None else Plan.from_dict(data["plan"])
+        except StreamlineError as error:
+            raise InputError(f"The receipt is not understood: {error}") from error
+        values["versions"] = _texts(data["versions"])
+        values["measured"] = _numbers(Measured, data["measured"])
+        for name, kind in (("predicted", Predicted), ("fidelity", Fidelity)):
+            values[name] = None if data.get(name) is None else _numbers(kind, data[name])
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, text: str) -> Receipt:
+        """Raises InputError for what is no receipt, is too long or is nested too deeply."""
+        if len(text) > LARGEST_BYTES:
+            raise InputError("This is too long for a receipt.")
+        try:
+            data = json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            raise InputError("This is no receipt: it is not valid JSON.") from error
+        return cls.from_dict(data)
+
+
+def public_name(model: str) -> str:
+    """What a model is called, without where it is: of a folder, its last name."""
+    if any(model == known.name for known in MODELS):
+        return model
+    is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not Path(model).is_dir() and NAME.fullmatch(model)
+    if is_hub_id:
+        return model
+    hub_cache = re.search(r"models--([\w.-]+?)--([\w.-]+)/snapshots/", Path(model).as_posix())
+    if hub_cache:
+        return f"{hub_cache[1]}/{hub_cache[2]}"
+    name = re.sub(r"[^\w.+ -]", "", Path(model).expanduser().resolve().name).lstrip("_.+ -")[:96]
+    return name or "a folder"
+
+
+def digest(image: Image.Image, job: Job) -> str:
+    """SHA-256 of a picture's pixels once it is cut to a job's shape."""
+    return hashlib.sha256(fit_to(image, job).tobytes()).hexdigest()
+
+
+def _texts(data: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(data, Mapping) or not all(isinstance(text, str) for text in data.values()):
+        raise InputError("A receipt's versions must be texts.")
+    return tuple(data.items())
+
+
+def _numbers(kind: type, data: object) -> Any:
+    """A dataclass of numbers from plain data."""
+    names = {field.name: field.type for field in fields(kind)}
+    if not isinstance(data, Mapping) or set(data) != set(names):
+        raise InputError(f"A receipt's {kind.__name__.lower()} must have {', '.join(names)}.")
+    values = dict(data)
+    if kind is Fidelity and values["psnr"] is None:
+        values["psnr"] = math.inf
+    for name, value in values.items():
+        parts = value if name == "step_seconds" and isinstance(value, list) else [value]
+        optional = names[name].endswith("| None") and value is None
+        whole = names[name] == "int"
+        infinite = name == "psnr" and value == math.inf
+        if not (optional or infinite) and not all(_is_number(part, whole=whole) for part in parts):
+            kinds = "a whole number" if whole else "of numbers"
+            raise InputError(f"A receipt's {name.replace('_', ' ')} must be {kinds}.")
+        if name == "step_seconds":
+            values[name] = tuple(parts)
+    return kind(**values)
+
+
+def _is_number(value: object, *, whole: bool) -> bool:
+    kinds = int if whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value < LARGEST_NUMBER
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")

@@ -1,0 +1,1 @@
+"""The auto-tuner: from costs, a budget and a quality to a plan."""

@@ -1,0 +1,195 @@
+"""The auto-tuner: from costs, a budget and a quality to a plan, with the reason for every choice.
+
+Everything it chooses from is listed beforehand, whatever the budget: how each network may be sliced (frontiers.py),
+guidance together or apart, weights resident or brought in by stages. The fastest that fits is taken, so a larger
+budget, which only adds to what fits, is never slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from ..cost.network_cost import NetworkCost
+from ..cost.pipeline_cost import PipelineCost
+from ..cost.predicting import Place, predict
+from ..cost.prediction import Prediction
+from ..errors import BudgetError, InputError
+from ..execution.rehash import find_cut, schedule
+from ..plan import BlockSlicing, Plan, Rehash, Slicing
+from ..sizes import format_bytes
+from .frontiers import Choice, frontier
+
+Quality = Literal["exact", "balanced", "fast"]
+QUALITIES: tuple[Quality, ...] = get_args(Quality)
+CLOSE_ENOUGH = 0.005  # a plan this much slower than the fastest is taken if it is smaller: models err by more
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan and what it takes."""
+
+    plan: Plan
+    prediction: Prediction
+
+
+def candidates(costs: PipelineCost, place: Place, quality: Quality) -> tuple[Candidate, ...]:
+    """Every plan worth choosing, from the fastest to the smallest; each is smaller than the one before it.
+
+    Raises InputError for an unknown quality.
+    """
+    if quality not in QUALITIES:
+        raise InputError(f"The quality is {', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}, not {str(quality)[:80]!r}.")
+    rehash = _rehash(costs, quality)
+    found = []
+    for residency in ("all",) if place.is_cpu else ("all", "stages"):
+        for denoiser, decoder, guidance in _pairs(costs, place, rehash, residency):
+            plan = Plan(denoiser.slicing, decoder.slicing, guidance, residency, rehash)
+            found.append(Candidate(plan, predict(costs, plan, place)))
+    kept: list[Candidate] = []
+    for one in sorted(found, key=lambda one: (one.prediction.seconds, one.prediction.peak_bytes, one.plan.to_json())):
+        if not kept or one.prediction.peak_bytes < kept[-1].prediction.peak_bytes:
+            kept.append(one)
+    return tuple(kept)
+
+
+def choose(known: tuple[Candidate, ...], costs: PipelineCost, place: Place, budget_bytes: int) -> Candidate:
+    """The fastest of some candidates within a budget, with the reasons for all that it decides.
+
+    known: as `candidates` lists them for these costs and this place.
+    Raises BudgetError, naming the smallest budget that would do, when there is none.
+    """
+    fitting = [one for one in known if one.prediction.peak_bytes <= budget_bytes]
+    if not fitting:
+        smallest = known[-1].prediction
+        worst = max(smallest.stages, key=lambda stage: stage.peak_bytes)
+        raise BudgetError(
+            f"{_job(costs)} needs at least {format_up(smallest.peak_bytes)} ({worst.name} is the tightest stage), "
+            f"more than the budget of {format_bytes(budget_bytes)}.",
+            known[-1],
+        )
+    # Still never slower with a larger budget: the fastest only gets faster, and of two plans the smaller is slower.
+    close = fitting[0].prediction.seconds * (1 + CLOSE_ENOUGH)
+    best = [one for one in fitting if one.prediction.seconds <= close][-1]
+    reasons = tuple(_reasons(best, known, costs, place, budget_bytes))
+    return Candidate(replace(best.plan, budget_bytes=budget_bytes, reasons=reasons), best.prediction)
+
+
+def format_up(count: int) -> str:
+    """Bytes for people, rounded up, so that what is named is enough."""
+    step = 2**30 // 10 if count >= 2**30 else 2**20 // 10
+    return format_bytes(-(-count // step) * step)
+
+
+def _pairs(
+    costs: PipelineCost, place: Place, rehash: Rehash | None, residency: str
+) -> Iterator[tuple[Choice, Choice, str]]:
+    """For every limit on the peak the fastest way to denoise and to decode below it."""
+    together, apart, decoder = (_frontier(costs, place, name) for name in ("together", "apart", "decode"))
+    denoisers = sorted(
+        [(choice, "together") for choice in together]
+        + ([(choice, "apart") for choice in apart] if costs.batch > 1 else []),
+        key=lambda pair: (pair[0].seconds, pair[0].bytes),
+    )
+    base = predict(costs, Plan(residency=residency, rehash=rehash), place)
+    step = base.stage("denoise").weights_bytes + costs.held.denoise
+    after = base.stage("decode").weights_bytes + costs.held.decode
+    limits = {choice.bytes + step for choice, _ in denoisers} | {choice.bytes + after for choice in decoder}
+    seen = set()
+    for limit in sorted(limits):
+        fast = next((pair for pair in denoisers if pair[0].bytes + step <= limit), None)
+        small = next((choice for choice in decoder if choice.bytes + after <= limit), None)
+        if fast is not None and small is not None and (fast, small) not in seen:
+            seen.add((fast, small))
+            yield fast[0], small, fast[1]
+
+
+def _frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...]:
+    dtype = costs.subject.dtype
+    share = place.workspace_share(dtype)
+    stage = "decode" if name == "decode" else "denoise"
+
+    def cost_of(slicing: BlockSlicing) -> NetworkCost:
+        return costs.decode(slicing) if name == "decode" else costs.denoise(slicing, name)
+
+    def measure(cost: NetworkCost) -> tuple[int, float]:
+        activations, convolutions = cost.peak_with_workspace(share)
+        return activations + place.workspace(activations, convolutions), place.seconds(cost.work, dtype, stage)
+
+    key = f"{name} {place.device.kind} {share} {place.rates} {place.correction.seconds_factors}"
+    return tuple(
+        map(Choice.from_list, costs.remember(key, lambda: [one.to_list() for one in frontier(cost_of, measure, share)]))
+    )
+
+
+def _rehash(costs: PipelineCost, quality: Quality) -> Rehash | None:
+    steps = costs.job.num_inference_steps
+    full = schedule(quality, steps)
+    if len(full) == steps:
+        return None
+    return Rehash(full, find_cut(costs.denoiser.program))
+
+
+def _job(costs: PipelineCost) -> str:
+    job = costs.job
+    return f"{costs.subject.name} with {job.num_frames} frames of {job.height}x{job.width}"
+
+
+def _reasons(
+    best: Candidate, known: tuple[Candidate, ...], costs: PipelineCost, place: Place, budget: int
+) -> Iterator[str]:
+    plan, prediction = best.plan, best.prediction
+    worst = max(prediction.stages, key=lambda stage: stage.peak_bytes)
+    yield (
+        f"budget: of {len(known)} plans, the smallest within {CLOSE_ENOUGH:.1%} of the fastest that keeps to "
+        f"{format_bytes(budget)}; its peak is {format_bytes(prediction.peak_bytes)}, in {worst.name}."
+    )
+    if known[0] is not best:
+        gain = prediction.seconds - known[0].prediction.seconds
+        yield (
+            f"budget: the fastest plan of all would save {gain:.1f} s and needs "
+            f"{format_up(known[0].prediction.peak_bytes)}."
+        )
+    yield from _slicing_reasons("denoiser", plan.denoiser)
+    yield from _slicing_reasons("decoder", plan.decoder)
+    yield "group length: no limit, for a slice carried further keeps fewer whole values alive and costs nothing."
+    yield (
+        "slices in flight: 1, for several would each need their own memory, and the tables do not yet show what "
+        "they would gain."
+    )
+    if costs.batch == 1:
+        yield "guidance: off, so there is one sample."
+    elif plan.guidance == "apart":
+        yield "guidance: halves one after the other, with the same result and about half the activations of a step."
+    else:
+        yield "guidance: both halves as one batch, which is no slower and fits."
+    if place.is_cpu:
+        yield "residency: all networks, for a CPU has no second memory to move them to."
+    elif plan.residency == "all":
+        yield "residency: all networks stay on the device, which saves moving them and fits."
+    else:
+        yield "residency: each network is on the device for its stage only: a lower peak for little time."
+    if plan.rehash is None:
+        yield "rehash: none, so every step is computed in full and the result is exact."
+    else:
+        full, steps = len(plan.rehash.full_steps), costs.job.num_inference_steps
+        yield (
+            f"rehash: {full} of {steps} steps in full, the others reuse {plan.rehash.cut}, after which only the last "
+            "layer is left; faster, and not exact."
+        )
+
+
+def _slicing_reasons(name: str, slicing: BlockSlicing) -> Iterator[str]:
+    sliced = [(block, one) for block, one in slicing if one != Slicing()]
+    if not sliced:
+        yield f"{name}: unsliced, for it fits as it is."
+        return
+    for block, one in sliced:
+        yield (
+            f"{name} {block}: {one.frames} slices of frames and {one.pixels} of pixels, the fewest operator calls "
+            "that keep its groups within the peak."
+        )
+    whole = [block for block, one in slicing if one == Slicing()]
+    if whole:
+        yield f"{name} {', '.join(whole)}: unsliced, being smaller than the peak."

@@ -1,0 +1,154 @@
+"""Know the cost before a run: `predict` what a plan takes, `tune` a plan to a budget, draw the `frontier`.
+
+A model is a pipeline that is loaded, or a name: published models are planned without their weights, any other is
+loaded first. A device is one that is here, by torch's name for it, or an emulated card: `device=emulate("8GiB")`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from diffusers import DiffusionPipeline
+
+from ..cost.experience import Experience, model_key, subject_key
+from ..cost.pipeline_cost import PipelineCost
+from ..cost.predicting import Place
+from ..cost.predicting import predict as predict_plan
+from ..cost.prediction import Prediction
+from ..cost.scaling import ScaledCost
+from ..cost.subject import Subject
+from ..errors import BudgetError
+from ..hardware.detection import default_budget, detect
+from ..hardware.device import Device
+from ..hardware.rates import Rates, rates_of
+from ..job import Job
+from ..models import published
+from ..models.catalog import load
+from ..plan import Plan
+from ..sizes import parse_bytes
+from .planner import Candidate, Quality, candidates, choose, format_up
+
+Where = str | torch.device | tuple[Device, Rates] | None
+SMALLEST_SIDE = 64  # pixels; latents of 8 are halved three times
+
+
+def tune(
+    model: DiffusionPipeline | str,
+    job: Job,
+    budget: str | int | None = None,
+    quality: Quality = "exact",
+    device: Where = None,
+    dtype: torch.dtype | None = None,
+) -> Plan:
+    """The fastest plan that keeps within a budget, with the reason for every choice.
+
+    budget: "8GiB", or bytes, of all that the process holds on the device; None takes what is free there.
+    quality: "exact" gives the same video as diffusers; "balanced" computes every second step in full, "fast" every
+        third.
+    device: where it will run; by default where the pipeline is, else the best that is here.
+    dtype: of the weights of a model given by name; by default as `load` would have it.
+
+    Raises BudgetError, which names the smallest budget that would do and jobs that fit, when nothing fits;
+    InputError for a budget or a quality that makes no sense; UnsupportedError for pipelines without a cost model.
+    """
+    return plan_with_prediction(model, job, budget, quality, device, dtype).plan
+
+
+def plan_with_prediction(
+    model: DiffusionPipeline | str,
+    job: Job,
+    budget: str | int | None = None,
+    quality: Quality = "exact",
+    device: Where = None,
+    dtype: torch.dtype | None = None,
+) -> Candidate:
+    """What `tune` finds, and what it will take."""
+    costs, place = situation(model, job, device, dtype)
+    budget_bytes = default_budget(place.device) if budget is None else parse_bytes(budget)
+    try:
+        return choose(candidates(costs, place, quality), costs, place, budget_bytes)
+    except BudgetError as error:
+        alternatives = tuple(_alternatives(costs, place, budget_bytes, error.smallest))
+        jobs = " or ".join(
+            f"{one.num_frames} frames of {one.height}x{one.width} ({format_up(prediction.peak_bytes)})"
+            for one, prediction in alternatives
+        )
+        advice = f" What fits: {jobs}." if jobs else " No smaller job fits either."
+        raise BudgetError(f"{error}{advice}", error.smallest, alternatives) from None
+    finally:
+        costs.save()
+
+
+def predict(
+    model: DiffusionPipeline | str,
+    job: Job,
+    plan: Plan,
+    device: Where = None,
+    dtype: torch.dtype | None = None,
+) -> Prediction:
+    """What a run by a plan will take, stage by stage; arguments and errors as for `tune`."""
+    costs, place = situation(model, job, device, dtype)
+    try:
+        return predict_plan(costs, plan, place)
+    finally:
+        costs.save()
+
+
+def frontier(
+    model: DiffusionPipeline | str,
+    job: Job,
+    quality: Quality = "exact",
+    device: Where = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[Candidate, ...]:
+    """Time against memory: every plan worth choosing, from the fastest to the smallest; arguments as for `tune`."""
+    costs, place = situation(model, job, device, dtype)
+    try:
+        return candidates(costs, place, quality)
+    finally:
+        costs.save()
+
+
+def situation(
+    model: DiffusionPipeline | str, job: Job, device: Where = None, dtype: torch.dtype | None = None
+) -> tuple[PipelineCost, Place]:
+    """The costs of a job and the place where it will run, as the functions above use them."""
+    if isinstance(model, str) and model not in published.MODELS:
+        model = load(model, device=None if isinstance(device, tuple) else device, dtype=dtype)
+    if isinstance(device, tuple):
+        found, rates = device
+    else:
+        found = detect(model._execution_device if device is None and not isinstance(model, str) else device)
+        rates = rates_of(found)
+    if isinstance(model, str):
+        subject = Subject.published(model, dtype or (torch.float32 if found.kind == "cpu" else torch.float16))
+    else:
+        subject = Subject.of(model)
+    description = subject.describe()
+    known = Experience(found, subject.dtype).correction(model_key(description), subject_key(description, job))
+    return PipelineCost(subject, job), Place(found, rates, known)
+
+
+def _alternatives(
+    costs: PipelineCost, place: Place, budget_bytes: int, smallest: Candidate
+) -> Iterator[tuple[Job, Prediction]]:
+    """The nearest jobs that fit by the smallest plan there is: with fewer frames, and with a smaller picture."""
+    job = costs.job
+    fewer = [replace(job, num_frames=frames) for frames in range(job.num_frames - 1, 1, -1)]
+    sizes = [(_side(job.height * share / 32), _side(job.width * share / 32)) for share in range(31, 2, -1)]
+    smaller = [replace(job, height=h, width=w) for h, w in dict.fromkeys(sizes) if (h, w) != (job.height, job.width)]
+
+    def predicted(other: Job) -> Prediction:
+        return predict_plan(ScaledCost(costs, other), smallest.plan, place)
+
+    for jobs in (fewer, smaller):  # from the largest to the smallest
+        index = bisect_left(jobs, True, key=lambda other: predicted(other).peak_bytes <= budget_bytes)
+        if index < len(jobs):
+            yield jobs[index], predicted(jobs[index])
+
+
+def _side(pixels: float) -> int:
+    return max(SMALLEST_SIDE, int(pixels) // 64 * 64)

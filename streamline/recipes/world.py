@@ -18,7 +18,9 @@ FASTEST_MOTION_BUCKET = 255
 """Motion bucket, in the sense of Stable Video Diffusion, of a scene of pace 1; others in proportion."""
 STILL_PACE = 0.08
 """Up to this pace (motion bucket 20) a scene counts as standing still: at the usual frame rate it moves by three
-pixels at most, a bouncing shape by ten."""
+pixels at most."""
+FULL_BOUNCE_PACE = 0.4
+"""From this pace on a bouncing shape leaves the ground by its full height; slower ones by less, in proportion."""
 
 COLOURS = {
     "red": (0.90, 0.12, 0.12),
@@ -111,7 +113,7 @@ def _scene(rng: np.random.Generator, motions: list[str]) -> Scene:
         start = np.where(HEADINGS[motion], 0.5 - rng.uniform(0.22, 0.28) * np.array(HEADINGS[motion]), start)
     elif motion == "bouncing":
         start[1] = rng.uniform(0.62, 0.66)
-    small, large = {"growing": (0.12, 0.15), "shrinking": (0.29, 0.33)}.get(motion, (0.19, 0.24))
+    small, large = {"growing": (0.16, 0.19), "shrinking": (0.30, 0.34)}.get(motion, (0.20, 0.24))
     tilt = rng.uniform(0.35, 0.70) if motion == "spinning" else rng.uniform(-0.08, 0.08)
     return Scene(
         shape=str(rng.choice(SHAPES)),
@@ -197,13 +199,14 @@ def pose(scene: Scene, time: float) -> tuple[tuple[float, float], float, float]:
     (x, y), radius, tilt = scene.start, scene.radius, scene.tilt
     match scene.motion:
         case "growing":
-            radius += 0.20 * progress
+            radius += 0.18 * progress
         case "shrinking":
-            radius -= 0.18 * progress
+            radius -= 0.16 * progress
         case "spinning":
             tilt += 2.6 * progress
         case "bouncing":
-            y -= 0.32 * abs(np.sin(2 * np.pi * progress))
+            height = 0.32 * min(1, scene.pace / FULL_BOUNCE_PACE)
+            y -= height * abs(np.sin(1.5 * np.pi * progress))
         case heading if heading in HEADINGS:
             x, y = np.array([x, y]) + 0.55 * progress * np.array(HEADINGS[heading])
     return (float(x), float(y)), radius, tilt

@@ -1,5 +1,6 @@
 """The recipes: a world that is what its labels say, training that resumes exactly, models that load."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
 from torch import nn
 
-from streamline.recipes import animatediff, judge, loop, reading, reuse, sampling, svd, text, world
+from streamline.recipes import animatediff, judge, loop, model_card, reading, reuse, sampling, svd, text, world
 from streamline.recipes.loop import Training
 
 MODELS = Path(__file__).parents[1] / "assets" / "models"
@@ -241,3 +242,12 @@ def test_a_bundled_model_is_small_and_readable_by_all(name: str):
     assert sum(path.stat().st_size for path in files) < 20e6
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in files)
     assert (MODELS / name / "README.md").exists()
+
+
+@pytest.mark.parametrize("name", ["tiny-animatediff", "tiny-svd"])
+def test_the_figures_on_a_card_are_those_measured(name, tmp_path):
+    published = MODELS / name / "README.md"
+    for file in (published, MODELS / name / "measured.json"):
+        shutil.copy(file, tmp_path)
+    model_card.update(tmp_path)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == published.read_text(encoding="utf-8")

@@ -1,6 +1,8 @@
 """Say what a trained model is worth: reconstruction, agreement with what was asked for, change between steps.
 
 python -m streamline.recipes.measure assets/models/tiny-animatediff --sheet sheet.png
+
+With --publish the figures and the picture go into the model's own folder and onto its card.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import torch
 from diffusers import DiffusionPipeline
 from tqdm import tqdm
 
-from streamline.recipes import autoencoder, judge, reuse, world
+from streamline.recipes import autoencoder, judge, model_card, reuse, world
 from streamline.recipes.reading import read
 from streamline.recipes.sampling import SLOW, Question, caption, is_from_image, questions, sample, save_sheet
 
@@ -46,7 +48,10 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="also save the first clips as a picture (PNG)")
     parser.add_argument("--rows", type=int, default=12, help="clips on that picture")
     parser.add_argument("--json", type=Path, help="also save the figures")
+    parser.add_argument("--publish", action="store_true", help="save both with the model, and write its card's table")
     args = parser.parse_args()
+    if args.publish:
+        args.sheet, args.json = args.model / "sheet.png", args.model / "measured.json"
 
     pipeline = DiffusionPipeline.from_pretrained(args.model, dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
@@ -65,6 +70,8 @@ def main() -> None:
         save_sheet([caption(pipeline, q.scene) for q in asked[:rows]], videos[:rows], args.sheet)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if args.publish:
+        model_card.update(args.model)
 
 
 def quality(pipeline: DiffusionPipeline, asked: list[Question], videos: list[np.ndarray]) -> dict:

@@ -50,7 +50,8 @@ def _is_before(block: str) -> bool:
 class Memory:
     """What one network remembers from step to step while a plan with a rehash is at work on it.
 
-    A run starts anew when the timestep rises, and its features are freed at the end by `forget`.
+    A run starts anew when the timestep rises, and its features are freed at the end by `forget`. A step counts once it
+    is done: one that failed can be run again, by a plan that runs guidance apart too.
     """
 
     def __init__(self, rehash: Rehash) -> None:
@@ -61,7 +62,7 @@ class Memory:
         """Free what is kept; the next step is the first of a run."""
         self._step = 0
         self._last: float | None = None
-        self._of: tuple[int, int, bool] | None = None
+        self._of: tuple[int, int] | None = None
         self._features: list[Tensor] = []
 
     def execute(
@@ -80,12 +81,15 @@ class Memory:
         cut, full = self._rehash.cut, self._rehash.full_steps
         if cut not in {stage.name for stage in program.stages}:
             raise PlanError(f"The plan's rehash cuts at {cut!r}, which this network does not have.")
-        extent = (conditions.batch, conditions.frames, apart)
+        extent = (conditions.batch, conditions.frames)
         is_full = self._step in full or self._step > full[-1] or self._of != extent
-        self._step, self._last = self._step + 1, timestep
-        if not is_full:
+        if is_full:
+            self._of, self._features = None, []  # what was kept is freed before the step, not after it
+            executor = Executor.prepare(replace(program, kept=cut), slicing, apart=apart, before_slice=before_slice)
+        else:
+            if apart and len(self._features) < conditions.batch:  # they were kept together
+                self._features = list(self._features[0].split(conditions.frames))
             executor = Executor.prepare(program.bind([cut]), slicing, apart=apart, before_slice=before_slice, bound=cut)
-            return executor(values, conditions, self._features)
-        self._of, self._features = extent, []  # what was kept is freed before the step, not after it
-        executor = Executor.prepare(replace(program, kept=cut), slicing, apart=apart, before_slice=before_slice)
-        return executor(values, conditions, self._features)
+        output = executor(values, conditions, self._features)
+        self._step, self._last, self._of = self._step + 1, timestep, extent
+        return output

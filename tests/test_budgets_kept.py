@@ -87,7 +87,7 @@ def test_what_would_exceed_is_refused_before_it_is_made():
         ):
             with pytest.raises(torch.OutOfMemoryError):
                 make()
-        assert memory.peak_bytes <= 4096 < memory.peak_bytes + 2048
+        assert memory.peak_bytes == kept.nbytes
         kept += 1  # writes over itself
         assert kept.view(2, 256).sum() == 512
 

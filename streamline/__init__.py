@@ -21,6 +21,7 @@ from .errors import (  # noqa: E402
     UnsupportedError,
 )
 from .execution.apply import Applied, apply, is_applied  # noqa: E402
+from .execution.ladder import Tightened  # noqa: E402
 from .hardware.cards import CARDS, emulate  # noqa: E402
 from .hardware.detection import default_budget, detect, detect_all  # noqa: E402
 from .hardware.device import Device  # noqa: E402
@@ -76,6 +77,7 @@ __all__ = [
     "Started",
     "Step",
     "StreamlineError",
+    "Tightened",
     "Trace",
     "UnsupportedError",
     "apply",

@@ -72,18 +72,23 @@ def freeing_what_was_cancelled() -> Iterator[None]:
 
 @contextmanager
 def telling_out_of_memory() -> Iterator[None]:
-    """Raise OutOfMemory in place of what torch and Python raise, and free what the calls that failed still hold.
-
-    On a CPU torch has no error class of its own for it, only the name of its allocator in the message.
-    """
+    """Raise OutOfMemory in place of what torch and Python raise, and free what the calls that failed still hold."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
-        if not known or isinstance(error, OutOfMemory):
+        if not is_out_of_memory(error):
             raise
         _free_frames(error)
         raise OutOfMemory("Memory is not enough; slice more finely or make fewer frames.") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python say so and nobody has told it in words yet.
+
+    On a CPU torch has no error class of its own for it, only the name of its allocator in the message.
+    """
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+    return known and not isinstance(error, OutOfMemory)
 
 
 def _free_frames(error: BaseException) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .cost.observing import keep_observation
 from .errors import Cancelled, UnsupportedError, freeing_what_was_cancelled, telling_out_of_memory
 from .execution.apply import apply, is_applied
+from .execution.ladder import Tightened
 from .hardware.cap import capped
 from .hardware.detection import detect
 from .hardware.live_tensors import LiveTensors
@@ -64,7 +65,7 @@ class Finished:
     peak_bytes: int
 
 
-Event = Started | Step | Decoding | Finished
+Event = Started | Step | Tightened | Decoding | Finished
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Result:
     peak_bytes: the most that was alive at once, weights included. On a CPU these are tensors, counted in
         the first two steps, the last, and what comes before and after; on a GPU what the allocator gave.
     weights_bytes: of all networks of the pipeline.
-    plan: None for the pipeline as it is.
+    plan: None for the pipeline as it is. Where memory ran out on the way, the tighter one that the run ended with, and
+        rungs: how often it was tightened.
     """
 
     frames: tuple[Image.Image, ...]
@@ -89,6 +91,7 @@ class Result:
     decode_seconds: float
     peak_bytes: int
     weights_bytes: int
+    rungs: int = 0
 
     @property
     def seed(self) -> int:
@@ -106,6 +109,7 @@ class Result:
             "decode_seconds": self.decode_seconds,
             "peak_bytes": self.peak_bytes,
             "weights_bytes": self.weights_bytes,
+            "rungs": self.rungs,
         }
 
 
@@ -124,8 +128,9 @@ def run(
 
     plan: how; None runs the pipeline untouched, as diffusers does.
     image: for models that start from one; cut to the job's shape around its middle.
-    on_event: called with Started, a Step for each, Decoding and Finished, in this order; an exception it
-        raises ends the run, and the pipeline is left as it was.
+    on_event: called with Started, a Step for each, Decoding and Finished, in this order, and with Tightened whenever
+        memory ran out and a step or the decoding is made again by a tighter plan; an exception it raises ends the
+        run, and the pipeline is left as it was.
     budget: "8GiB", or bytes: a hard cap on what the run may hold on the device; by default the plan's own. On a
         CPU tensors are counted for it, which slows the run down.
     should_stop: asked before every slice, or without a plan at every step; once it says True the run ends in
@@ -152,11 +157,17 @@ def run(
     steps: list[float] = []
     expected: list[Tensor] = []
 
+    rungs: list[Tightened] = []
+
+    def tightened(rung: Tightened) -> None:
+        rungs.append(rung)
+        emit(rung)
+
     limit = parse_bytes(budget) if budget is not None else plan.budget_bytes if plan is not None else None
 
     with contextlib.ExitStack() as stack:
         if plan is not None:
-            stack.enter_context(apply(pipe, plan, check))
+            stack.enter_context(apply(pipe, plan, check, tightened))
         if limit is not None:
             stack.enter_context(capped(detect(device), limit, networks))
         memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks)
@@ -192,7 +203,9 @@ def run(
         decode_seconds = clock.lap()
         seconds = time.perf_counter() - started
         _, peak_bytes = memory.read()
-    if plan is not None:
+    if rungs:  # by several plans, of which none took what was measured
+        plan = rungs[-1].plan
+    elif plan is not None:
         keep_observation(pipe, job, plan, tuple(steps), decode_seconds, peak_bytes, limit is not None)
     emit(Finished(seconds, peak_bytes))
     return Result(
@@ -205,6 +218,7 @@ def run(
         decode_seconds=decode_seconds,
         peak_bytes=peak_bytes,
         weights_bytes=memory.weights_bytes,
+        rungs=len(rungs),
     )
 
 

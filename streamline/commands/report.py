@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from tqdm import tqdm
 
+from ..execution.ladder import Tightened
 from ..runner import Decoding, Event, Finished, Result, Started, Step
 from ..sizes import format_bytes
 
@@ -39,6 +40,8 @@ class Progress:
                 self._bar.total = event.total
                 self._bar.set_postfix_str(f"peak {format_bytes(event.peak_bytes)}", refresh=False)
                 self._bar.update()
+            case Tightened():
+                self._bar.write(event.sentence, file=sys.stderr)
             case Decoding():
                 self._bar.set_description("decoding")
             case Finished():

@@ -27,6 +27,7 @@ from ..errors import UnsupportedError
 from ..plan import BlockSlicing, Plan
 from .conditions import Conditions
 from .executor import Executor, nothing
+from .ladder import Ladder, Part, Tightened, ignore
 from .networks import family_of
 from .rehash import Memory, StepMemory
 from .residency import weights_by_stages
@@ -52,17 +53,17 @@ class Applied:
         plan: Plan,
         before_slice: Callable[[], object] = nothing,
         memory: StepMemory | None = None,
+        on_rung: Callable[[Tightened], object] = ignore,
     ) -> None:
         self.pipe = pipe
-        self.plan = plan
+        self._ladder = ladder = Ladder(plan, on_rung)
         denoiser, decoder = _networks(pipe)
-        apart = plan.guidance == "apart"
         # A scheduler makes a new list of timesteps for every run.
         if memory is None and plan.rehash is not None:
             memory = Memory(plan.rehash, lambda: pipe.scheduler.timesteps)
         with contextlib.ExitStack() as stack:
-            stack.callback(_Forward(denoiser, plan.denoiser, before_slice, apart=apart, memory=memory).remove)
-            stack.callback(_Forward(decoder, plan.decoder, before_slice, apart=apart).remove)
+            stack.callback(_Forward(denoiser, "denoiser", ladder, before_slice, memory).remove)
+            stack.callback(_Forward(decoder, "decoder", ladder, before_slice).remove)
             if memory is not None:  # by the time of decoding its features only take room
                 hook = decoder.register_forward_pre_hook(lambda *_: memory.forget())
                 stack.callback(hook.remove)
@@ -70,6 +71,11 @@ class Applied:
             if plan.residency == "stages":
                 stack.enter_context(weights_by_stages(pipe))
             self._undo = stack.pop_all()
+
+    @property
+    def plan(self) -> Plan:
+        """What the next call runs by: the plan that was given, or a tighter one once memory ran out."""
+        return self._ladder.plan
 
     def restore(self) -> None:
         """Give the pipeline its own forwards back; calling it again does nothing."""
@@ -87,15 +93,18 @@ def apply(
     plan: Plan,
     before_slice: Callable[[], object] = nothing,
     memory: StepMemory | None = None,
+    on_rung: Callable[[Tightened], object] = ignore,
 ) -> Applied:
     """Run a pipeline's UNet and decoder by a plan until restored; use it in a `with` statement.
 
     Everything else about the pipeline stays as it is: schedulers, callbacks, LoRA, attention processors and
     `enable_model_cpu_offload` work as before, whether set before or after. torch hooks on the parts of a network
-    are called once a slice, and see one slice at a time.
+    are called once a slice, and see one slice at a time. When memory runs out in a call of either network, it is made
+    again by a tighter plan, which stays; after the last one OutOfMemory is raised.
 
     before_slice: called before every slice; an exception it raises ends the pipeline's call there.
     memory: what runs the denoiser's steps, in place of what the plan's rehash asks for; for calibration.
+    on_rung: told of every tighter plan.
 
     Raises UnsupportedError, and leaves the pipeline alone, when it cannot be run exactly. What makes it so only
     later raises the same error from the pipeline's next call.
@@ -107,7 +116,7 @@ def apply(
         _check_replaceable(network)
         _check_parts(network)
         family_of(network).lower(network)
-    return Applied(pipe, plan, before_slice, memory)
+    return Applied(pipe, plan, before_slice, memory, on_rung)
 
 
 def is_applied(pipe: DiffusionPipeline) -> bool:
@@ -216,15 +225,15 @@ class _Forward:
     def __init__(
         self,
         network: nn.Module,
-        slicing: BlockSlicing,
+        part: Part,
+        ladder: Ladder,
         before_slice: Callable[[], object],
-        *,
-        apart: bool,
         memory: StepMemory | None = None,
     ) -> None:
         self._network = network
         self._before = vars(network).get(_slot(network))
-        self._run = functools.partial(run_network, network, slicing, apart, memory=memory, before_slice=before_slice)
+        run = functools.partial(run_network, network, memory=memory, before_slice=before_slice)
+        self._run = functools.partial(ladder.call, part, run)
         functools.update_wrapper(self, type(network).forward.__get__(network))
         vars(network)[_slot(network)] = self
 

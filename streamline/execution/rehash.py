@@ -39,6 +39,16 @@ class Kept:
         sparse = [feature[..., ::SPARSE, ::SPARSE].clone() for feature in features] if judged else []
         return cls(features, sparse, torch.as_tensor(timestep, device=features[0].device))
 
+    def apart(self, batch: int, frames: int) -> Kept:
+        """The same with the samples apart: a step may run so after one that ran them together."""
+        if len(self.features) == batch:
+            return self
+
+        def split(kept: list[Tensor]) -> list[Tensor]:
+            return [part for together in kept for part in together.split(frames)]
+
+        return replace(self, features=split(self.features), sparse=split(self.sparse))
+
 
 class StepMemory(Protocol):
     """What runs the steps of a denoiser, one after the other, and may remember them."""
@@ -62,7 +72,7 @@ class StepMemory(Protocol):
 class Memory:
     """What one network remembers from step to step while a plan with a rehash is at work on it.
 
-    A step that fails leaves it as it was, so that the step can be run again. A new run starts anew.
+    A step that fails can be run again, with guidance apart too. A new run starts anew.
     """
 
     def __init__(self, rehash: Rehash, current_run: Callable[[], object] = nothing) -> None:
@@ -75,9 +85,10 @@ class Memory:
         """Free what is kept; the next step is the first of a run."""
         self._step = 0
         self._run: object = None
-        self._extent: tuple[int, int, bool] | None = None
+        self._extent: tuple[int, int] | None = None
         self._now: Kept | None = None
         self._before: Kept | None = None
+        self._judge: Kept | None = None  # what is left of `_before` until a full step is done
         self._trust: Tensor | None = None
         self._guard = None if self._rehash.guard is None else _Guard(self._rehash.guard)
 
@@ -97,7 +108,10 @@ class Memory:
             self.forget()
             self._run = current
         cut = find_cut(program, self._rehash.cut)
-        extent = (conditions.batch, conditions.frames, apart)
+        extent = (conditions.batch, conditions.frames)
+        if apart and extent == self._extent:
+            self._now = self._now and self._now.apart(*extent)
+            self._before = self._before and self._before.apart(*extent)
 
         def run_part(part: Program, features: list[Tensor], bound: str | None = None) -> Tensor:
             executor = Executor.prepare(part, slicing, apart=apart, before_slice=before_slice, bound=bound)
@@ -115,7 +129,7 @@ class Memory:
         self._step += 1
         return output
 
-    def _is_full(self, extent: tuple[int, int, bool]) -> bool:
+    def _is_full(self, extent: tuple[int, int]) -> bool:
         """Whether the next step computes everything: by the plan, by the guard, or for want of features."""
         if self._now is None or self._extent != extent or self._rehash.is_full(self._step):
             return True
@@ -132,16 +146,18 @@ class Memory:
     def _keep(self, timestep: Tensor | float, compute: Callable[[list[Tensor]], Tensor]) -> Tensor:
         """Compute a full step, which adds to a list what it keeps."""
         damping = self._rehash.extrapolation
-        judge = None if self._before is None else replace(self._before, features=[])
-        self._before = None
+        if self._before is not None:
+            self._judge = replace(self._before, features=[])
+            self._before = None
         if not damping:
             self._now = None  # what was kept is freed before the step, not after it
         features: list[Tensor] = []
         output = compute(features)
         kept = Kept.of(features, timestep, judged=damping > 0)
         fits = self._now is not None and _shapes(self._now) == _shapes(kept)
-        if fits and judge is not None:
-            self._trust = _is_better(judge, self._now, kept, damping)
+        if fits and self._judge is not None:
+            self._trust = _is_better(self._judge, self._now, kept, damping)
+        self._judge = None
         self._before = self._now if fits else None
         self._now = kept
         return output

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..sizes import format_bytes
+from .foresight import Foresight
 
 
 @dataclass(eq=False)
@@ -27,8 +28,9 @@ class LiveTensors:
     live_bytes, peak_bytes: activations alive now, and at the worst moment.
     calls: operator calls that compute or move something; views are free and not counted.
     timeline: live bytes after every call, if asked for.
-    limit_bytes: for weights and activations together. The operator call that exceeds it, or entering with weights
-        that do, raises torch.OutOfMemoryError, as a GPU of that size would.
+    limit_bytes: for weights and activations together. The operator call that would exceed it, or entering with weights
+        that do, raises torch.OutOfMemoryError, as a GPU of that size would: before the call is made, but for the few
+        operators whose output only running them can tell.
     """
 
     networks: Iterable[nn.Module] = ()
@@ -48,6 +50,7 @@ class LiveTensors:
                 if storage not in self._known:
                     self._known.add(storage)
                     self.weights_bytes += storage.nbytes()
+        self._foresight = Foresight()
         self._mode = _Mode(self)
 
     def __enter__(self) -> LiveTensors:
@@ -76,10 +79,15 @@ class LiveTensors:
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         self._check_limit()
 
-    def _check_limit(self) -> None:
-        if self.limit_bytes is not None and self.weights_bytes + self.live_bytes > self.limit_bytes:
+    def _foresee(self, func: torch._ops.OpOverload, args: tuple, kwargs: dict) -> None:
+        if self.limit_bytes is not None and not func.is_view:
+            self._check_limit(self._foresight.new_bytes(func, args, kwargs))
+
+    def _check_limit(self, more: int = 0) -> None:
+        live = self.live_bytes + more
+        if self.limit_bytes is not None and self.weights_bytes + live > self.limit_bytes:
             raise torch.OutOfMemoryError(
-                f"Out of memory: {format_bytes(self.weights_bytes)} of weights and {format_bytes(self.live_bytes)} of "
+                f"Out of memory: {format_bytes(self.weights_bytes)} of weights and {format_bytes(live)} of "
                 f"activations exceed the cap of {format_bytes(self.limit_bytes)}."
             )
 
@@ -94,6 +102,7 @@ class _Mode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        self.counter._foresee(func, args, kwargs)
         result = func(*args, **kwargs)
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         if not all(map(self.counter._knows, made)):

@@ -1,0 +1,108 @@
+"""When memory runs out in spite of a plan: let go of the call that failed, cut more finely, make the call again.
+
+Another program may take what a plan counted on. A network's call changes nothing outside itself, so the same denoising
+step, or the same decoding, is made again by a tighter plan, and the pipeline around it never notices: no latents are
+lost. The tighter plan stays for the rest of the run. Every rung is as exact as the plan it comes from.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from ..errors import OutOfMemory, is_out_of_memory
+from ..plan import EVERY_BLOCK, Plan, Slicing
+
+FINEST = 64  # slices; the whole values between the groups are what is left by then
+
+Part = Literal["denoiser", "decoder"]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tightened:
+    """Memory ran out in a call of a network, which is made again by a tighter plan. plan: from now on."""
+
+    part: Part
+    plan: Plan
+
+    @property
+    def sentence(self) -> str:
+        return self.plan.reasons[-1]
+
+
+def ignore(rung: Tightened) -> None:
+    """What is done at a rung where nobody wants to know."""
+
+
+class Ladder:
+    """The plan of a run, tightened whenever memory runs out in a call. on_rung: told of every time."""
+
+    def __init__(self, plan: Plan, on_rung: Callable[[Tightened], object] = ignore) -> None:
+        self.plan = plan
+        self._on_rung = on_rung
+
+    def call(self, part: Part, run: Callable[..., object], *args: object, **kwargs: object) -> object:
+        """What run(slicing, apart, *args, **kwargs) returns, by the first plan from here on with memory enough.
+
+        Raises OutOfMemory after the last rung.
+        """
+        while True:
+            try:
+                return run(getattr(self.plan, part), self.plan.guidance == "apart", *args, **kwargs)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Out here the error is gone, and with it all that the call still held.
+            tighter = tighten(self.plan, part, _samples(part, args, kwargs))
+            _give_back()
+            if tighter is None:
+                raise OutOfMemory(f"Memory ran out in the {part}, cut as finely as it can be; make fewer frames.")
+            self.plan = tighter
+            rung = Tightened(part, tighter)
+            log.warning(rung.sentence)
+            self._on_rung(rung)
+
+
+def tighten(plan: Plan, part: Part, samples: int) -> Plan | None:
+    """The next plan for a network that ran out of memory; None where there is none.
+
+    Guidance halves one after the other first, which costs least, then twice as many slices of every block.
+    samples: in the batch of the call.
+    """
+    if part == "denoiser" and plan.guidance == "together" and samples > 1:
+        return _because(replace(plan, guidance="apart"), "Memory ran out in the denoiser: guidance now runs apart.")
+    blocks = {EVERY_BLOCK: Slicing()} | dict(getattr(plan, part))
+    finer = {block: _finer(slicing) for block, slicing in blocks.items()}
+    if finer == blocks:
+        return None
+    most = max(max(slicing.frames, slicing.pixels) for slicing in finer.values())
+    return _because(
+        replace(plan, **{part: finer}), f"Memory ran out in the {part}: it is now cut into up to {most} slices."
+    )
+
+
+def _finer(slicing: Slicing) -> Slicing:
+    """Twice as many slices, up to the finest; what is finer already stays."""
+    frames, pixels = (max(count, min(2 * count, FINEST)) for count in (slicing.frames, slicing.pixels))
+    return replace(slicing, frames=frames, pixels=pixels)
+
+
+def _because(plan: Plan, reason: str) -> Plan:
+    return replace(plan, reasons=(*plan.reasons, reason))
+
+
+def _samples(part: Part, args: tuple, kwargs: dict) -> int:
+    return len(args[0] if args else kwargs["sample"]) if part == "denoiser" else 1
+
+
+def _give_back() -> None:
+    """Free what only cycles hold, and let other programs have what torch keeps for itself."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -15,11 +15,12 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import AlphaBlender, ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
 
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether a module is exactly of one of these classes, and no hook or compiled call waits in it."""
-    if type(module) not in kinds or module.training:
+    if type(module) not in kinds or module.training or _has_any_global_hook():
         return False
     return not any(
         part._forward_pre_hooks or part._forward_hooks or part._compiled_call_impl is not None
@@ -82,10 +83,13 @@ def transformer_block(
 ) -> Tensor:
     """BasicTransformerBlock on (samples, tokens, channels). options: for the attention processors."""
     options = {key: value for key, value in (options or {}).items() if key != "gligen"}
-    place = block.pos_embed or nn.Identity()
-    tokens = block.attn1(place(block.norm1(tokens)), **options) + tokens
-    tokens = block.attn2(place(block.norm2(tokens)), encoder_hidden_states=context, **options).add_(tokens)
+    tokens = block.attn1(_placed(block, block.norm1(tokens)), **options).add_(tokens)
+    tokens = block.attn2(_placed(block, block.norm2(tokens)), encoder_hidden_states=context, **options).add_(tokens)
     return feed_forward(block.norm3, block.ff, tokens)
+
+
+def _placed(block: BasicTransformerBlock, tokens: Tensor) -> Tensor:
+    return tokens if block.pos_embed is None else block.pos_embed(tokens)
 
 
 class OneToken:
@@ -110,8 +114,7 @@ class OneToken:
 
 def spatial_block(block: BasicTransformerBlock, tokens: Tensor, crossed: Tensor) -> Tensor:
     """BasicTransformerBlock on (rows, pixels, channels), its cross attention known: crossed (rows, 1, channels)."""
-    place = block.pos_embed or nn.Identity()
-    tokens = block.attn1(place(block.norm1(tokens))).add_(tokens).add_(crossed)
+    tokens = block.attn1(_placed(block, block.norm1(tokens))).add_(tokens).add_(crossed)
     return feed_forward(block.norm3, block.ff, tokens)
 
 

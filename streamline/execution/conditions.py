@@ -29,7 +29,11 @@ class Conditions:
     def __getitem__(self, name: str) -> Any:
         if name in self.shared:
             return self.shared[name]
-        return self.rows[name] if self.window is None else _cut(self.rows[name], *self.window)
+        return self.in_view(self.rows[name])
+
+    def in_view(self, value: Any) -> Any:
+        """Of something given for every row of the whole run, what belongs to the rows in view."""
+        return value if self.window is None else _cut(value, *self.window)
 
     def slice_rows(self, start: int, stop: int) -> Conditions:
         """The conditions of rows start to stop, counted from the rows in view."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import (
+    AlphaBlender,
     Downsample2D,
     ResnetBlock2D,
     SpatioTemporalResBlock,
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from ..errors import UnsupportedError
 from ..execution.conditions import Conditions
 from ..execution.program import Builder
+from . import plain
+from .plain import activate, convolve_frames, is_plain, opens_resnet, opens_transformer, spatial_share
 
 
 def to_video(rows: Tensor, batch: int) -> Tensor:
@@ -61,6 +64,8 @@ def resnet(p: Builder, name: str, block: nn.Module, x: str, call: Callable[..., 
 
     call: call(block, x, emb) calls it just as diffusers does there, by position or by name: hooks can tell.
     """
+    if opens_resnet(block):
+        return p.frames(name, lambda c, x: plain.resnet(block, x, c["emb"]), x)
     return p.frames(name, lambda c, x: call(block, x, c["emb"]), x)
 
 
@@ -77,17 +82,23 @@ def spatio_temporal_resnet(p: Builder, name: str, block: SpatioTemporalResBlock,
     require_open(temporal.norm2, nn.GroupNorm)
 
     def first_half(norm: nn.Module, c: Conditions, x: Tensor) -> Tensor:
-        hidden = temporal.conv1(temporal.nonlinearity(norm(to_video(x, c.batch))))
+        hidden = convolve_frames(temporal.conv1, activate(temporal.nonlinearity, norm(to_video(x, c.batch))))
         if temporal.time_emb_proj is not None:
             emb = temporal.time_emb_proj(temporal.nonlinearity(c["emb"]))
             hidden = hidden + to_video(emb[:, :, None, None], c.batch)
         return to_rows(hidden)
 
+    is_plain_mixer = temporal.conv_shortcut is None and is_plain(block.time_mixer, AlphaBlender)
+
     def second_half(norm: nn.Module, c: Conditions, hidden: Tensor, x: Tensor) -> Tensor:
         spatial = to_video(x, c.batch)
-        hidden = temporal.conv2(temporal.dropout(temporal.nonlinearity(norm(to_video(hidden, c.batch)))))
-        shortcut = spatial if temporal.conv_shortcut is None else temporal.conv_shortcut(spatial)
+        hidden = temporal.dropout(activate(temporal.nonlinearity, norm(to_video(hidden, c.batch))))
+        hidden = convolve_frames(temporal.conv2, hidden)
         indicator = c["image_only_indicator"].unflatten(0, (c.batch, -1))
+        if is_plain_mixer:
+            # a x + (1 - a) (x + hidden), in one pass
+            return to_rows(torch.addcmul(spatial, 1 - spatial_share(block.time_mixer, indicator, spatial), hidden))
+        shortcut = spatial if temporal.conv_shortcut is None else temporal.conv_shortcut(spatial)
         mixed = block.time_mixer(x_spatial=spatial, x_temporal=shortcut + hidden, image_only_indicator=indicator)
         return to_rows(mixed)
 
@@ -108,20 +119,37 @@ def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioT
         return x + model.proj_out(tokens).transpose(1, 2).reshape(x.shape)
 
     tokens = p.frames(f"{name}.in", enter, x)
+    is_plain_mixer = is_plain(model.time_mixer, AlphaBlender)
     pairs = zip(model.transformer_blocks, model.temporal_transformer_blocks, strict=True)
     for index, (spatial, temporal) in enumerate(pairs):
         require(spatial, BasicTransformerBlock)
 
-        def spatial_block(c: Conditions, tokens: Tensor, block: nn.Module = spatial) -> Tensor:
+        def spatial_block(
+            c: Conditions, tokens: Tensor, block: nn.Module = spatial, opens: bool = opens_transformer(spatial)
+        ) -> Tensor:
+            if opens and c["one_token"] is not None:
+                return plain.spatial_block(block, tokens, c.in_view(c["one_token"].of(block.attn2)))
             return block(tokens, encoder_hidden_states=c["encoder_hidden_states"])
 
-        def temporal_block(c: Conditions, tokens: Tensor, block: nn.Module = temporal) -> Tensor:
-            position = c["frame_positions"][model].repeat(c.batch, 1, 1)
+        def temporal_block(
+            c: Conditions,
+            tokens: Tensor,
+            block: nn.Module = temporal,
+            opens: bool = is_plain_mixer and opens_transformer(temporal),
+        ) -> Tensor:
+            position = c["frame_positions"][model]
+            indicator = c["image_only_indicator"].unflatten(0, (c.batch, -1))
             # Every pixel of a sample attends to the context of the sample's first frame, as in diffusers.
+            if opens and c["one_token"] is not None:
+                crossed = c.in_view(c["one_token"].of(block.attn2)).unflatten(0, (c.batch, -1))[:, 0]
+                rows = tokens.unflatten(0, (c.batch, -1))
+                mixed = plain.temporal_block(block, rows.transpose(1, 2) + position[:, 0], crossed).transpose(1, 2)
+                share = spatial_share(model.time_mixer, indicator, tokens)
+                share = share.unflatten(0, (c.batch, -1)) if share.ndim == tokens.ndim else share
+                return torch.lerp(mixed, rows, share).flatten(0, 1)
             context = c["encoder_hidden_states"].unflatten(0, (c.batch, -1))[:, 0]
             context = context.repeat_interleave(tokens.shape[1], dim=0)
-            mixed = block(tokens + position, num_frames=c.frames, encoder_hidden_states=context)
-            indicator = c["image_only_indicator"].unflatten(0, (c.batch, -1))
+            mixed = block(tokens + position.repeat(c.batch, 1, 1), num_frames=c.frames, encoder_hidden_states=context)
             return model.time_mixer(x_spatial=tokens, x_temporal=mixed, image_only_indicator=indicator)
 
         tokens = p.frames(f"{name}.{index}.spatial", spatial_block, tokens)

@@ -28,6 +28,7 @@ from ..execution.conditions import Conditions
 from ..execution.program import Builder, Program
 from .arguments import as_timesteps, needs_resize
 from .layers import downsample, project_out, require, require_open, resnet, to_video, upsample
+from .plain import is_plain, opens_transformer, transformer_block
 
 CLIP_TOKENS = 77  # the length diffusers pads a prompt to, for Stable Diffusion's text encoder
 SDXL_TIME_IDS = 6  # original size, crop corner and target size, two numbers each
@@ -119,7 +120,29 @@ def _join(p: Builder, name: str, block: nn.Module, position: int, x: str, skip: 
 def _attention(p: Builder, name: str, model: nn.Module, x: str) -> str:
     require(model, Transformer2DModel, DualTransformer2DModel)
     masks = {"attention_mask": None, "encoder_attention_mask": None}
+    if is_plain(model, Transformer2DModel) and model.is_input_continuous:
+        return p.frames(name, transformer(model), x)
     return p.frames(name, lambda c, x: model(hidden_states=x, return_dict=False, **masks, **_text(c))[0], x)
+
+
+def transformer(model: Transformer2DModel) -> Callable[[Conditions, Tensor], Tensor]:
+    """Transformer2DModel on images, whose tokens are views of images that are channels last."""
+    plain = tuple(map(opens_transformer, model.transformer_blocks))
+
+    def run(c: Conditions, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        text = _text(c)
+        tokens = model.norm(x)
+        tokens = tokens if model.use_linear_projection else model.proj_in(tokens)
+        tokens = tokens.permute(0, 2, 3, 1).flatten(1, 2)
+        tokens = model.proj_in(tokens) if model.use_linear_projection else tokens
+        for block, is_open in zip(model.transformer_blocks, plain, strict=True):
+            tokens = transformer_block(block, tokens, *text.values()) if is_open else block(tokens, **text)
+        tokens = model.proj_out(tokens) if model.use_linear_projection else tokens
+        images = tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        return x + (images if model.use_linear_projection else model.proj_out(images))
+
+    return run
 
 
 def _text(c: Conditions) -> dict[str, Any]:
@@ -134,12 +157,17 @@ def _motion(p: Builder, name: str, module: AnimateDiffTransformer3D, x: str) -> 
     require_open(module, AnimateDiffTransformer3D)
     require_open(module.norm, nn.GroupNorm)
 
+    plain = tuple(map(opens_transformer, module.transformer_blocks))
+
     def run(norm: nn.Module, c: Conditions, x: Tensor) -> Tensor:
         video = to_video(x, c.batch)
         batch, channels, frames, pixels, _ = video.shape
         tokens = norm(video).permute(0, 3, 4, 2, 1).reshape(batch * pixels, frames, channels)
         tokens = module.proj_in(input=tokens)
-        for block in module.transformer_blocks:
+        for block, is_open in zip(module.transformer_blocks, plain, strict=True):
+            if is_open:
+                tokens = transformer_block(block, tokens)
+                continue
             tokens = block(
                 hidden_states=tokens,
                 encoder_hidden_states=None,

@@ -29,6 +29,7 @@ from .layers import (
     spatio_temporal_transformer,
     upsample,
 )
+from .plain import OneToken
 
 
 def lower(unet: UNetSpatioTemporalConditionModel) -> Program:
@@ -101,6 +102,7 @@ def forward(
         },
         shared={
             "frame_positions": {model: frame_positions(model, frames, sample) for model in transformers},
+            "one_token": OneToken(encoder_hidden_states, frames) if encoder_hidden_states.shape[1] == 1 else None,
             "resize": needs_resize(sample, unet.num_upsamplers),
         },
     )

@@ -1,0 +1,150 @@
+"""Exact shortcuts through diffusers' layers: the same numbers in fewer passes over memory, and in less of it.
+
+A layer is taken apart only where nobody could tell: it is of the very class whose arithmetic is known, and no hook
+waits in it. Everywhere else it is called as a black box. Sums and activations are written over what the layer itself
+has just made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import BasicTransformerBlock, FeedForward, TemporalBasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import AlphaBlender, ResnetBlock2D
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
+
+
+def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether a module is exactly of one of these classes, and no hook or compiled call waits in it."""
+    if type(module) not in kinds or module.training or _has_any_global_hook():
+        return False
+    return not any(
+        part._forward_pre_hooks or part._forward_hooks or part._compiled_call_impl is not None
+        for part in module.modules()
+    )
+
+
+def opens_resnet(block: nn.Module) -> bool:
+    """Whether `resnet` computes what a ResnetBlock2D does."""
+    if not is_plain(block, ResnetBlock2D):
+        return False
+    is_sized = block.upsample is not None or block.downsample is not None
+    return not is_sized and block.time_embedding_norm == "default" and not block.skip_time_act
+
+
+def opens_transformer(block: nn.Module) -> bool:
+    """Whether a transformer block may be run part by part: with layer norms, and its feed-forward in one piece."""
+    if not is_plain(block, BasicTransformerBlock, TemporalBasicTransformerBlock) or block._chunk_size is not None:
+        return False
+    if any(attention.residual_connection for attention in (block.attn1, block.attn2) if attention is not None):
+        return False
+    if isinstance(block, TemporalBasicTransformerBlock):
+        return block.is_res and block.attn2 is not None
+    is_known = block.norm_type == "layer_norm" and not block.only_cross_attention
+    return is_known and not hasattr(block, "fuser") and block.attn2 is not None
+
+
+def activate(layer: nn.Module, x: Tensor) -> Tensor:
+    """An activation of something that nobody else holds."""
+    return F.silu(x, inplace=True) if is_plain(layer, nn.SiLU) else layer(x)
+
+
+def resnet(block: ResnetBlock2D, x: Tensor, emb: Tensor | None) -> Tensor:
+    """ResnetBlock2D on (rows, channels, height, width); emb: (rows, embedding channels)."""
+    hidden = block.conv1(activate(block.nonlinearity, block.norm1(x)))
+    if block.time_emb_proj is not None:
+        hidden += block.time_emb_proj(block.nonlinearity(emb))[:, :, None, None]
+    hidden = block.norm2(hidden)
+    hidden = block.conv2(block.dropout(activate(block.nonlinearity, hidden)))
+    hidden += x if block.conv_shortcut is None else block.conv_shortcut(x)
+    return hidden if block.output_scale_factor == 1 else hidden.div_(block.output_scale_factor)
+
+
+def feed_forward(norm: nn.LayerNorm, layer: FeedForward, tokens: Tensor) -> Tensor:
+    """tokens + layer(norm(tokens))."""
+    gated, *rest = layer.net
+    if type(gated) is GEGLU:
+        hidden, gate = gated.proj(norm(tokens)).chunk(2, dim=-1)
+        hidden = gated.gelu(gate).mul_(hidden)
+        del gate
+    else:
+        hidden = gated(norm(tokens))
+    for part in rest:
+        hidden = part(hidden)
+    return hidden.add_(tokens)
+
+
+def transformer_block(
+    block: BasicTransformerBlock, tokens: Tensor, context: Any = None, options: dict[str, Any] | None = None
+) -> Tensor:
+    """BasicTransformerBlock on (samples, tokens, channels). options: for the attention processors."""
+    options = {key: value for key, value in (options or {}).items() if key != "gligen"}
+    tokens = block.attn1(_placed(block, block.norm1(tokens)), **options).add_(tokens)
+    tokens = block.attn2(_placed(block, block.norm2(tokens)), encoder_hidden_states=context, **options).add_(tokens)
+    return feed_forward(block.norm3, block.ff, tokens)
+
+
+def _placed(block: BasicTransformerBlock, tokens: Tensor) -> Tensor:
+    return tokens if block.pos_embed is None else block.pos_embed(tokens)
+
+
+class OneToken:
+    """Cross attention to a context of one token: its softmax is over one value, so every query gets the same.
+
+    It is worked out once a call of the network, at the first use, and kept until the call ends.
+    """
+
+    def __init__(self, context: Tensor, frames: int) -> None:
+        """context: (samples, 1, channels)."""
+        self._context, self._frames = context, frames
+        self._known: dict[Attention, Tensor] = {}
+
+    def of(self, attention: Attention) -> Tensor:
+        """What an attention adds to every token of a row, (samples x frames, 1, query channels)."""
+        if attention not in self._known:
+            query = self._context.new_zeros(len(self._context), 1, attention.query_dim)
+            result = attention(query, encoder_hidden_states=self._context)
+            self._known[attention] = result.repeat_interleave(self._frames, dim=0)
+        return self._known[attention]
+
+
+def spatial_block(block: BasicTransformerBlock, tokens: Tensor, crossed: Tensor) -> Tensor:
+    """BasicTransformerBlock on (rows, pixels, channels), its cross attention known: crossed (rows, 1, channels)."""
+    tokens = block.attn1(_placed(block, block.norm1(tokens))).add_(tokens).add_(crossed)
+    return feed_forward(block.norm3, block.ff, tokens)
+
+
+def temporal_block(block: TemporalBasicTransformerBlock, tokens: Tensor, crossed: Tensor) -> Tensor:
+    """TemporalBasicTransformerBlock on sequences of frames, (batch, pixels, frames, channels).
+
+    crossed: what its cross attention gives, (batch, 1, channels).
+    """
+    shape = tokens.shape
+    tokens = feed_forward(block.norm_in, block.ff_in, tokens.reshape(-1, *shape[2:]))
+    tokens = block.attn1(block.norm1(tokens)).add_(tokens)
+    tokens.view(shape).add_(crossed[:, :, None])
+    return feed_forward(block.norm3, block.ff, tokens).view(shape)
+
+
+def spatial_share(mixer: AlphaBlender, indicator: Tensor, like: Tensor) -> Tensor:
+    """How much of the spatial features an AlphaBlender leaves, shaped to be multiplied with `like`."""
+    alpha = mixer.get_alpha(indicator, like.ndim).to(like.dtype)
+    return 1.0 - alpha if mixer.switch_spatial_to_temporal_mix else alpha
+
+
+def convolve_frames(conv: nn.Module, video: Tensor) -> Tensor:
+    """A convolution over frames alone, (batch, channels, frames, pixels, 1) -> the same with its own channels.
+
+    As a two-dimensional one, for which there are faster kernels that take less memory.
+    """
+    is_known = is_plain(conv, nn.Conv3d) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    if not is_known or conv.kernel_size[1:] != (1, 1) or conv.padding[1:] != (0, 0):
+        return conv(video)
+    (stride, *_), (dilation, *_), (padding, *_) = conv.stride, conv.dilation, conv.padding
+    weight = conv.weight.squeeze(4)
+    flat = F.conv2d(video.squeeze(4), weight, conv.bias, (stride, 1), (padding, 0), (dilation, 1), conv.groups)
+    return flat.unsqueeze(4)

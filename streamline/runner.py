@@ -132,7 +132,7 @@ def run(
     should_stop: asked before every slice, or without a plan at every step; once it says True the run ends in
         Cancelled, its memory is freed and the pipeline is ready for the next run.
     count_tensors: False leaves the memory of a CPU uncounted, and reported as 0, so that the seconds are the
-        pipeline's own; later predictions learn nothing from such a run. On a GPU counting costs nothing and is always done.
+        pipeline's own; later predictions learn nothing from such a run. On a GPU counting is free and always done.
     call_options: further arguments of the pipeline's call, such as SVD's decode_chunk_size.
 
     The noise comes from a generator on the CPU, so a seed means the same on every device.

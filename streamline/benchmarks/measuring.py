@@ -49,7 +49,7 @@ def measure(bench: Bench, cases: Sequence[Case], methods: Sequence[Method], path
 
     methods: the original, untouched, first.
     """
-    original, *others = methods
+    original = methods[0]
     if not isinstance(original, Original) or original.steps is not None:
         raise ValueError("The first method is what the others are compared with: the original.")
     records = bench.records()

@@ -94,7 +94,7 @@ class Streamlined:
     plan: Plan
 
     def __call__(self, pipe: DiffusionPipeline, job: Job, image: Image.Image | None, **options: object) -> Result:
-        # A cap counts tensors on a CPU, which takes time; that the peak keeps to the budget is seen where it is counted.
+        # A cap would count tensors on a CPU, which takes time; whether the peak keeps to the budget is measured.
         return run(pipe, job, replace(self.plan, budget_bytes=None), image, **options)
 
     def describe(self) -> dict:

@@ -39,6 +39,7 @@ from .plan import Plan, Rehash, Slicing  # noqa: E402
 from .planning.planner import Candidate  # noqa: E402
 from .planning.tuning import frontier, predict, tune  # noqa: E402
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
+from .sampler import Sampler  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "Receipt",
     "Rehash",
     "Result",
+    "Sampler",
     "Slicing",
     "StagePrediction",
     "Started",

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, get_args
 
 from .errors import PlanError
+from .sampler import Sampler
 
 Guidance = Literal["together", "apart"]
 Residency = Literal["all", "stages"]
@@ -47,12 +48,23 @@ class Slicing:
 class Rehash:
     """Steps that reuse a feature of the step before instead of computing what leads to it (paper section 3.4).
 
-    full_steps: indices of the steps that compute everything, the first one 0 among them; kept sorted.
-    cut: the value that is kept, named as the program names it ("up.3.attention.0.0.temporal").
+    full_steps: indices of the steps that compute everything, the first one 0 among them; kept sorted. Steps after
+        the last one of them are computed in full too.
+    cut: what is kept: "deepcache", "last-layer", "paper" or "prediction" (execution/cuts.py says where they are), or
+        any value of the program by its own name ("up.3.attention.0.0.temporal").
+    extrapolation: 0 reuses the feature as it is; above 0, up to 1, it is moved on by that share of its change
+        between the last two full steps, in proportion to the noise level. It keeps two features, and is left off
+        where it would have missed the last full step's feature by more than plain reuse.
+    guard: the relative change of the latents since the last full step above which the next step is computed in
+        full, though the plan would reuse; None trusts the plan.
+
+    Raises PlanError when a field does not fit.
     """
 
     full_steps: tuple[int, ...]
     cut: str
+    extrapolation: float = 0.0
+    guard: float | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -63,7 +75,19 @@ class Rehash:
             raise PlanError("Rehash.full_steps must be whole numbers that start with 0.")
         if not isinstance(self.cut, str) or not self.cut:
             raise PlanError("Rehash.cut must name a value of the program.")
+        if not _is_number(self.extrapolation) or not 0 <= self.extrapolation <= 1:
+            raise PlanError(f"Rehash.extrapolation must be from 0 to 1, not {self.extrapolation!r}.")
+        if self.guard is not None and not (_is_number(self.guard) and self.guard > 0):
+            raise PlanError(f"Rehash.guard must be a number above 0, or None, not {self.guard!r}.")
         object.__setattr__(self, "full_steps", steps)
+
+    def is_full(self, step: int) -> bool:
+        """Whether a step computes everything, as far as is known beforehand."""
+        return step in self.full_steps or step > self.full_steps[-1]
+
+    def count_full(self, steps: int) -> int:
+        """How many of so many steps compute everything."""
+        return sum(self.is_full(step) for step in range(steps))
 
 
 @dataclass(frozen=True)
@@ -78,6 +102,8 @@ class Plan:
     residency: "all" keeps every network on the device; "stages" brings each in for its stage of the pipeline and
         back to host memory after it. On a CPU there is no other memory, and both are the same.
     rehash: which denoising steps reuse what; None computes every step in full, which is exact.
+    sampler: other denoising steps than the job's, which is not exact; None takes those. `run` sees to it; inside
+        `apply` the pipeline is called with `plan.sampler.arguments()`.
     budget_bytes: what a run by this plan may hold on the device, enforced as a hard cap; None for no cap.
     reasons: why it is as it is, one line each. Plans that differ in nothing else are equal.
 
@@ -89,6 +115,7 @@ class Plan:
     guidance: Guidance = "together"
     residency: Residency = "all"
     rehash: Rehash | None = None
+    sampler: Sampler | None = None
     budget_bytes: int | None = None
     reasons: tuple[str, ...] = field(default=(), compare=False)
 
@@ -101,6 +128,8 @@ class Plan:
             raise PlanError(f'Plan.residency must be "all" or "stages", not {self.residency!r}.')
         if self.rehash is not None and not isinstance(self.rehash, Rehash):
             raise PlanError("Plan.rehash must be a Rehash, or None.")
+        if self.sampler is not None and not isinstance(self.sampler, Sampler):
+            raise PlanError("Plan.sampler must be a Sampler, or None.")
         budget = self.budget_bytes
         if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 1):
             raise PlanError(f"Plan.budget_bytes must be a whole number of bytes, or None, not {budget!r}.")
@@ -114,6 +143,15 @@ class Plan:
         slicing = Slicing(frames=slices, pixels=slices)
         return cls(denoiser=slicing, decoder=slicing, guidance=guidance)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether a run gives the same video as the untouched pipeline."""
+        return self.rehash is None and self.sampler is None
+
+    def steps(self, asked: int) -> int:
+        """How many denoising steps a run takes where the job asks for so many."""
+        return asked if self.sampler is None else self.sampler.steps
+
     def to_dict(self) -> dict:
         """Plain data, ready for JSON."""
         return {
@@ -121,7 +159,8 @@ class Plan:
             "decoder": {block: asdict(slicing) for block, slicing in self.decoder},
             "guidance": self.guidance,
             "residency": self.residency,
-            "rehash": self.rehash and {"full_steps": list(self.rehash.full_steps), "cut": self.rehash.cut},
+            "rehash": self.rehash and {**asdict(self.rehash), "full_steps": list(self.rehash.full_steps)},
+            "sampler": self.sampler and self.sampler.to_dict(),
             "budget_bytes": self.budget_bytes,
             "reasons": list(self.reasons),
         }
@@ -140,7 +179,8 @@ class Plan:
         return cls(
             denoiser=_slicing_from_dict(data.get("denoiser", {})),
             decoder=_slicing_from_dict(data.get("decoder", {})),
-            rehash=_rehash_from_dict(data.get("rehash")),
+            rehash=_part_from_dict(Rehash, data.get("rehash"), {"full_steps", "cut"}),
+            sampler=_part_from_dict(Sampler, data.get("sampler"), {"steps"}),
             **{name: data[name] for name in ("guidance", "residency", "budget_bytes", "reasons") if name in data},
         )
 
@@ -173,12 +213,19 @@ def _by_block(value: BlockSlicing | Mapping[str, Slicing] | Slicing) -> BlockSli
     return tuple(sorted(pairs.items()))
 
 
-def _rehash_from_dict(data: Mapping | None) -> Rehash | None:
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _part_from_dict(kind: type, data: Mapping | None, required: set[str]) -> Rehash | Sampler | None:
+    """A part of a plan that may be missing, and so may its fields that are not required."""
     if data is None:
         return None
-    if not isinstance(data, Mapping) or set(data) != {"full_steps", "cut"}:
-        raise PlanError('A plan\'s rehash must be a JSON object with "full_steps" and "cut".')
-    return Rehash(**data)
+    known = {field.name for field in fields(kind)}
+    if not isinstance(data, Mapping) or not required <= set(data) <= known:
+        names = " and ".join(f'"{name}"' for name in sorted(required))
+        raise PlanError(f"A plan's {kind.__name__.lower()} must be a JSON object with {names}.")
+    return kind(**data)
 
 
 def _slicing_from_dict(data: Mapping) -> dict[str, Slicing]:

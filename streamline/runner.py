@@ -21,6 +21,7 @@ from .hardware.detection import detect
 from .hardware.live_tensors import LiveTensors
 from .job import Job, call_arguments
 from .plan import Plan
+from .sampler import sampler_arguments
 from .sizes import parse_bytes
 
 
@@ -140,6 +141,8 @@ def run(
     Cancelled.
     """
     arguments = call_arguments(pipe, job, image) | dict(call_options or {})
+    if plan is not None and plan.sampler is not None:
+        arguments |= sampler_arguments(pipe, plan.sampler)
     if plan is None and is_applied(pipe):
         raise UnsupportedError("This pipeline is streamlined already; restore it before running it untouched.")
     emit = on_event or (lambda event: None)

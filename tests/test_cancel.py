@@ -12,7 +12,7 @@ from PIL import Image
 
 from streamline import Cancelled, Job, Plan, Rehash, Slicing, Step, StreamlineError, run, run_naive
 from streamline.execution.networks import family_of
-from streamline.execution.rehash import find_cut
+from streamline.execution.cuts import find_cut
 
 PIPELINES = {"animatediff": untrained.animatediff, "svd": untrained.svd}
 PLANS = {

@@ -18,7 +18,8 @@ from streamline.cost.subject import Subject
 from streamline.cost.table import Table
 from streamline.execution.apply import run_network
 from streamline.execution.networks import family_of
-from streamline.execution.rehash import Memory, find_cut, schedule
+from streamline.execution.cuts import find_cut
+from streamline.execution.rehash import Memory
 
 CASES = [
     (kind, seed)
@@ -132,7 +133,7 @@ def test_work_adds_up_to_what_a_run_does(kind):
 def test_steps_that_reuse_a_feature_cost_what_is_composed(kind, guidance):
     composed = _larger(kind)
     cut = find_cut(family_of(composed.case.network).lower(composed.case.network))
-    plan = Plan(Slicing(3, 2), guidance=guidance, rehash=Rehash(schedule("balanced", 3), cut))
+    plan = Plan(Slicing(3, 2), guidance=guidance, rehash=Rehash((0, 2), cut))
     memory = Memory(plan.rehash)
     measured = []
     for timestep in (3.0, 2.0):

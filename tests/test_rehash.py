@@ -7,7 +7,8 @@ from PIL import Image
 
 from streamline import Job, Plan, PlanError, Rehash, Slicing, apply, run
 from streamline.execution.networks import family_of
-from streamline.execution.rehash import Memory, find_cut, schedule
+from streamline.execution.cuts import CUTS, find_cut
+from streamline.execution.rehash import Memory
 from streamline.output.metrics import largest_difference
 
 STEPS = 5
@@ -67,15 +68,6 @@ def test_a_second_run_starts_anew_and_nothing_stays(case):
         assert largest_difference(alone.frames, again) == 0
     untouched = run(pipe, job, None, image)
     assert largest_difference(untouched.frames, run(pipe, job, Plan(), image).frames) <= 1
-
-
-def test_the_schedule_begins_and_ends_in_full():
-    assert schedule("balanced", 25) == tuple(range(0, 25, 2)) and len(schedule("balanced", 25)) == 13
-    assert schedule("fast", 25) == (0, 3, 6, 9, 12, 15, 18, 21, 24)
-    for steps in range(1, 30):
-        assert schedule("exact", steps) == tuple(range(steps))
-        for quality in ("balanced", "fast"):
-            assert {0, steps - 1} <= set(schedule(quality, steps)) <= set(range(steps))
 
 
 def test_a_cut_that_is_not_there_is_named(case):

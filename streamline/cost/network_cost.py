@@ -44,13 +44,15 @@ class NetworkCost:
 
     @property
     def peak_bytes(self) -> int:
-        return round(max(self.head_bytes, self.held_bytes + max(group.peak_bytes for group in self.groups)))
+        return round(max(self.head_bytes, self.held_bytes + max((group.peak_bytes for group in self.groups), default=0)))
 
     def peak_with_workspace(self, share: float) -> tuple[int, int]:
         """Activations and workspace at the worst moment of both.
 
         share: of what the largest convolution reads and writes, that a library takes as its workspace.
         """
+        if not self.groups:  # on a step that reuses the network's output
+            return self.peak_bytes, 0
         worst = max(self.groups, key=lambda group: group.peak_bytes + share * group.largest_convolution_bytes)
         inside = round(self.held_bytes + worst.peak_bytes), round(share * worst.largest_convolution_bytes)
         return max(inside, (round(self.head_bytes), 0), key=sum)

@@ -7,6 +7,7 @@ import statistics
 import torch
 from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
 
+from ..execution.cuts import find_cut
 from ..hardware.detection import detect
 from ..hardware.rates import rates_of
 from ..job import Job
@@ -59,11 +60,11 @@ def observations_of(
     description = costs.subject.describe()
     model, run = model_key(description), run_key(subject_key(description, costs.job), plan)
     dtype = costs.subject.dtype
-    full = range(len(step_seconds)) if plan.rehash is None else plan.rehash.full_steps
+    full = [index for index in range(len(step_seconds)) if plan.rehash is None or plan.rehash.is_full(index)]
     steps = [step_seconds[i] for i in full if not place.is_cpu or COUNTED_STEPS <= i < len(step_seconds) - 1]
     found = []
     if steps:
-        keep = None if plan.rehash is None else plan.rehash.cut
+        keep = None if plan.rehash is None else find_cut(costs.denoiser.program, plan.rehash.cut)
         work = costs.denoise(plan.denoiser, plan.guidance, keep=keep).work
         found.append(Observation(model, run, "denoise", *place.parts(work, dtype), statistics.median(steps)))
     if decode_seconds is not None:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
+from ..execution.cuts import find_cut
+from ..execution.rehash import SPARSE
 from ..hardware.device import Device
 from ..hardware.rates import Rates
-from ..plan import Plan
+from ..plan import Plan, Rehash
 from .experience import NO_CORRECTION, Correction
-from .measuring import Sample, Work
+from .measuring import Sample, Value, Work
 from .network_cost import NetworkCost
 from .pipeline_cost import PipelineCost, export_work
 from .prediction import Prediction, StagePrediction
@@ -130,19 +132,20 @@ def predict(costs: PipelineCost, plan: Plan, place: Place) -> Prediction:
     else:
         stages.append(encoder("encode text", held.condition, costs.condition, costs.batch))
 
-    steps = job.num_inference_steps
+    steps = plan.steps(job.num_inference_steps)
     if plan.rehash is None:
         cost = costs.denoise(plan.denoiser, plan.guidance)
         stages.append(network("denoise", steps, held.denoise, cost))
     else:
-        cut = plan.rehash.cut
-        full = sum(step in plan.rehash.full_steps or step > plan.rehash.full_steps[-1] for step in range(steps))
-        kept = costs.denoiser.values[cut].nbytes
+        cut = find_cut(costs.denoiser.program, plan.rehash.cut)
+        full = plan.rehash.count_full(steps)
+        feature, before = kept_bytes(costs.denoiser.values[cut], plan.rehash)
         cost = costs.denoise(plan.denoiser, plan.guidance, keep=cut)
-        stages.append(network("denoise", full, held.denoise, cost, kept, inside=kept))
+        stages.append(network("denoise", full, held.denoise, cost, feature + before, inside=feature))
         if full < steps:
             cost = costs.denoise(plan.denoiser, plan.guidance, given=cut)
-            stages.append(network("denoise, rehash", steps - full, held.denoise, cost, kept))
+            moved = feature if before else 0  # the extrapolated feature itself
+            stages.append(network("denoise, rehash", steps - full, held.denoise, cost, feature + before + moved))
     stages.append(network("decode", costs.decodes, held.decode, costs.decode(plan.decoder)))
     seconds = place.seconds(export_work(job), torch.float32, "decode")
     stages.append(stage("export", 1, held.export, 0, 0, seconds))
@@ -153,6 +156,15 @@ def predict(costs: PipelineCost, plan: Plan, place: Place) -> Prediction:
     tag = "measured here" if known else place.correction.tag
     memory_band, seconds_band = BANDS[tag]
     return Prediction(tuple(stages), tag, memory_band, seconds_band, CPU_NOTE if place.is_cpu else "")
+
+
+def kept_bytes(value: Value, rehash: Rehash) -> tuple[int, int]:
+    """Bytes that a feature takes between steps, and those of what extrapolation keeps beside it."""
+    if not rehash.extrapolation:
+        return value.nbytes, 0
+    rows, channels, height, width = value.shape
+    sparse = rows * channels * -(-height // SPARSE) * -(-width // SPARSE)
+    return value.nbytes, value.nbytes + 2 * sparse * getattr(torch, value.dtype).itemsize
 
 
 def _with_transfer(stage: StagePrediction, costs: PipelineCost) -> StagePrediction:

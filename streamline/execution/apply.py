@@ -51,7 +51,8 @@ class Applied:
         self.plan = plan
         denoiser, decoder = _networks(pipe)
         apart = plan.guidance == "apart"
-        memory = None if plan.rehash is None else Memory(plan.rehash)
+        # A scheduler makes a new list of timesteps for every run.
+        memory = None if plan.rehash is None else Memory(plan.rehash, lambda: pipe.scheduler.timesteps)
         with contextlib.ExitStack() as stack:
             stack.callback(_Forward(denoiser, plan.denoiser, before_slice, apart=apart, memory=memory).remove)
             stack.callback(_Forward(decoder, plan.decoder, before_slice, apart=apart).remove)
@@ -122,7 +123,7 @@ def run_network(
         program = family.lower(network)
         if memory is not None:
             timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
-            return memory.execute(program, slicing, apart, float(timestep), values, conditions, before_slice)
+            return memory.execute(program, slicing, apart, timestep, values, conditions, before_slice)
         return Executor.prepare(program, slicing, apart=apart, before_slice=before_slice)(values, conditions)
 
     return family.forward(network, execute, *args, **kwargs)

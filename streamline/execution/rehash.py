@@ -1,91 +1,182 @@
-"""Step Rehash (paper section 3.4): where a feature is kept, and which steps compute it.
+"""Step Rehash (paper section 3.4) at work: what a network remembers from step to step, and when it computes anew.
 
-Where: at the last concatenation of the last up block, whose skip connection comes from the first convolution. On
-a step that reuses what is joined there, the down path, the middle and all but the last layer of the up path are
-dead code, and the last layer still sees the step's own latents.
+Nothing here makes the host wait for the device, but for a plan with a guard: that reads a single number which the
+step before has left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from ..errors import PlanError, UnsupportedError
 from ..plan import BlockSlicing, Rehash
 from .conditions import Conditions
+from .cuts import find_cut
 from .executor import Executor, nothing
 from .program import Program
 
-EVERY = {"exact": 1, "balanced": 2, "fast": 3}  # of so many steps, one is computed in full
+SPARSE = 4  # every so many pixels of a kept feature, in both directions, are enough to judge extrapolation by
 
 
-def schedule(quality: str, steps: int) -> tuple[int, ...]:
-    """The steps computed in full, the first and the last among them.
+@dataclass(frozen=True)
+class Kept:
+    """What a full step leaves.
 
-    Evenly spaced: "balanced" is every second step (13 of 25, as many as the paper's), "fast" every third (9 of 25).
+    features: at the cut, one for all samples, or one for each where they run apart. sparse: every few pixels of
+    them. timestep: as the network is told it, its own measure of the noise level.
     """
-    return tuple(sorted({*range(0, steps, EVERY[quality]), steps - 1}))
 
+    features: list[Tensor]
+    sparse: list[Tensor]
+    timestep: Tensor
 
-def find_cut(program: Program) -> str:
-    """The value that is kept: the last one of an up block from which the rest follows without down or middle blocks.
-
-    Raises UnsupportedError for a network that has none.
-    """
-    for stage in reversed(program.stages):
-        if not stage.block.startswith("up."):
-            continue
-        rest = program.bind([stage.name])
-        if set(rest.inputs) == {*program.inputs, stage.name} and not any(_is_before(s.block) for s in rest.stages):
-            return stage.name
-    raise UnsupportedError("This network has no point at which a step could reuse what the step before computed.")
-
-
-def _is_before(block: str) -> bool:
-    return block == "mid" or block.startswith("down.")
+    @classmethod
+    def of(cls, features: list[Tensor], timestep: Tensor | float, *, judged: bool) -> Kept:
+        sparse = [feature[..., ::SPARSE, ::SPARSE].clone() for feature in features] if judged else []
+        return cls(features, sparse, torch.as_tensor(timestep, device=features[0].device))
 
 
 class Memory:
     """What one network remembers from step to step while a plan with a rehash is at work on it.
 
-    A run starts anew when the timestep rises, and its features are freed at the end by `forget`.
+    A step that fails leaves it as it was, so that the step can be run again. A new run starts anew.
     """
 
-    def __init__(self, rehash: Rehash) -> None:
+    def __init__(self, rehash: Rehash, current_run: Callable[[], object] = nothing) -> None:
+        """current_run: returns an object that is another one in every run, like a scheduler's list of timesteps."""
         self._rehash = rehash
+        self._current_run = current_run
         self.forget()
 
     def forget(self) -> None:
         """Free what is kept; the next step is the first of a run."""
         self._step = 0
-        self._last: float | None = None
-        self._of: tuple[int, int, bool] | None = None
-        self._features: list[Tensor] = []
+        self._run: object = None
+        self._extent: tuple[int, int, bool] | None = None
+        self._now: Kept | None = None
+        self._before: Kept | None = None
+        self._trust: Tensor | None = None
+        self._guard = None if self._rehash.guard is None else _Guard(self._rehash.guard)
 
     def execute(
         self,
         program: Program,
         slicing: BlockSlicing,
         apart: bool,
-        timestep: float,
+        timestep: Tensor | float,
         values: Mapping[str, Tensor],
         conditions: Conditions,
         before_slice: Callable[[], object] = nothing,
     ) -> Tensor:
         """Run one step, in full or from what the last full one kept. Raises PlanError for a cut that is not there."""
-        if self._last is not None and timestep > self._last:
+        current = self._current_run()
+        if current is not self._run:
             self.forget()
-        cut, full = self._rehash.cut, self._rehash.full_steps
-        if cut not in {stage.name for stage in program.stages}:
-            raise PlanError(f"The plan's rehash cuts at {cut!r}, which this network does not have.")
+            self._run = current
+        cut = find_cut(program, self._rehash.cut)
         extent = (conditions.batch, conditions.frames, apart)
-        is_full = self._step in full or self._step > full[-1] or self._of != extent
-        self._step, self._last = self._step + 1, timestep
-        if not is_full:
-            executor = Executor.prepare(program.bind([cut]), slicing, apart=apart, before_slice=before_slice, bound=cut)
-            return executor(values, conditions, self._features)
-        self._of, self._features = extent, []  # what was kept is freed before the step, not after it
-        executor = Executor.prepare(replace(program, kept=cut), slicing, apart=apart, before_slice=before_slice)
-        return executor(values, conditions, self._features)
+
+        def run_part(part: Program, features: list[Tensor], bound: str | None = None) -> Tensor:
+            executor = Executor.prepare(part, slicing, apart=apart, before_slice=before_slice, bound=bound)
+            return executor(values, conditions, features)
+
+        if self._is_full(extent):
+            output = self._keep(timestep, lambda features: run_part(replace(program, kept=cut), features))
+            self._extent = extent
+            if self._guard is not None:
+                self._guard.renew(values["sample"])
+        else:
+            output = run_part(program.bind([cut]), self.features(timestep), cut)
+            if self._guard is not None:
+                self._guard.watch(values["sample"])
+        self._step += 1
+        return output
+
+    def _is_full(self, extent: tuple[int, int, bool]) -> bool:
+        """Whether the next step computes everything: by the plan, by the guard, or for want of features."""
+        if self._now is None or self._extent != extent or self._rehash.is_full(self._step):
+            return True
+        return self._guard is not None and self._guard.is_exceeded
+
+    def features(self, timestep: Tensor | float) -> list[Tensor]:
+        """What a step at a timestep takes for the features it does not compute."""
+        now, before = self._now, self._before
+        if before is None:
+            return now.features
+        weight = _weight(before, now, timestep, self._rehash.extrapolation, self._trust)
+        return [
+            torch.lerp(a, b, weight.to(b.dtype)) for a, b in zip(before.features, now.features, strict=True)
+        ]
+
+    def _keep(self, timestep: Tensor | float, compute: Callable[[list[Tensor]], Tensor]) -> Tensor:
+        """Compute a full step, which adds to a list what it keeps."""
+        damping = self._rehash.extrapolation
+        judge = None if self._before is None else replace(self._before, features=[])
+        self._before = None
+        if not damping:
+            self._now = None  # what was kept is freed before the step, not after it
+        features: list[Tensor] = []
+        output = compute(features)
+        kept = Kept.of(features, timestep, judged=damping > 0)
+        fits = self._now is not None and _shapes(self._now) == _shapes(kept)
+        if fits and judge is not None:
+            self._trust = _is_better(judge, self._now, kept, damping)
+        self._before = self._now if fits else None
+        self._now = kept
+        return output
+
+
+def _shapes(kept: Kept) -> list[torch.Size]:
+    return [feature.shape for feature in kept.features]
+
+
+def _weight(before: Kept, now: Kept, timestep: Tensor | float, damping: float, trust: Tensor | None) -> Tensor:
+    """Where a timestep lies on the line from `before` (0) to `now` (1), its part beyond that damped; on the device."""
+    gap = now.timestep - before.timestep
+    beyond = torch.where(gap == 0, 0.0, damping * (timestep - now.timestep) / gap)
+    return 1 + (beyond if trust is None else beyond * trust)
+
+
+def _is_better(before: Kept, now: Kept, kept: Kept, damping: float) -> Tensor:
+    """1 where extrapolation would have come nearer to what a full step has kept than plain reuse, else 0; no wait."""
+    weight = _weight(before, now, kept.timestep, damping, None)
+    plain, moved = torch.zeros_like(weight, dtype=torch.float32), torch.zeros_like(weight, dtype=torch.float32)
+    for a, b, truth in zip(before.sparse, now.sparse, kept.sparse, strict=True):
+        a, b, truth = a.float(), b.float(), truth.float()
+        plain += (truth - b).square().sum()
+        moved += (truth - torch.lerp(a, b, weight.float())).square().sum()
+    return (moved <= plain).float()
+
+
+class _Guard:
+    """Watches how far the latents have moved since the last full step; a step is judged by the one before it."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._reference: Tensor | None = None
+        self._change: Tensor | None = None
+        self._is_copied: torch.cuda.Event | None = None
+
+    def renew(self, sample: Tensor) -> None:
+        """A full step was computed from these latents."""
+        self._reference, self._change = sample.clone(), None
+
+    def watch(self, sample: Tensor) -> None:
+        """A step was computed from these latents."""
+        change = (sample - self._reference).norm() / self._reference.norm()
+        if not change.is_cuda:
+            self._change = change
+            return
+        self._change = torch.empty((), dtype=change.dtype, pin_memory=True)
+        self._change.copy_(change, non_blocking=True)
+        self._is_copied = torch.cuda.Event()
+        self._is_copied.record()
+
+    @property
+    def is_exceeded(self) -> bool:
+        if self._is_copied is not None:
+            self._is_copied.synchronize()  # with the step before, not with what was launched since
+        return self._change is not None and float(self._change) > self._limit

@@ -134,7 +134,7 @@ class Receipt:
     @property
     def exactness(self) -> Literal["exact", "approximate"]:
         """Whether the method gives the original's video, but for rounding."""
-        is_approximate = self.method == "naive" or (self.plan is not None and self.plan.rehash is not None)
+        is_approximate = self.method == "naive" or (self.plan is not None and not self.plan.is_exact)
         return "approximate" if is_approximate else "exact"
 
     @classmethod

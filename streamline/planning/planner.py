@@ -16,12 +16,13 @@ from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place, predict
 from ..cost.prediction import Prediction
 from ..errors import BudgetError, InputError
-from ..execution.rehash import find_cut, schedule
 from ..plan import BlockSlicing, Plan, Rehash, Slicing
+from ..rehash.policies import Uniform
 from ..sizes import format_bytes
 from .frontiers import Choice, frontier
 
 Quality = Literal["exact", "balanced", "fast"]
+EVERY: dict[Quality, int] = {"exact": 1, "balanced": 2, "fast": 3}  # of so many steps, one is computed in full
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
 CLOSE_ENOUGH = 0.005  # a plan this much slower than the fastest is taken if it is smaller: models err by more
 
@@ -124,11 +125,7 @@ def _frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...
 
 
 def _rehash(costs: PipelineCost, quality: Quality) -> Rehash | None:
-    steps = costs.job.num_inference_steps
-    full = schedule(quality, steps)
-    if len(full) == steps:
-        return None
-    return Rehash(full, find_cut(costs.denoiser.program))
+    return Uniform(EVERY[quality]).rehash(costs.job.num_inference_steps)
 
 
 def _job(costs: PipelineCost) -> str:

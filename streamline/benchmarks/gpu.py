@@ -36,7 +36,6 @@ from .tables import smallest
 TABLE = "gpu"
 MINUTES = 7.5
 STEPS, PAPER_STEPS = 4, 25
-PARITY_SIZE = (512, 512)
 PROMPT = "a red circle moving left on a black background"
 SMALL_SIZES, SMALL_FRAMES = ((64, 64), (64, 128)), 4
 
@@ -67,7 +66,7 @@ def measure_gpu(path: Path, device: str = "cuda", *, rehearse: bool = False, min
         sizes = SMALL_SIZES if rehearse else paper.SIZES
         if time.monotonic() < end:
             result["parity"].append(
-                {"model": model, **parity(pipe, frames, *(SMALL_SIZES[0] if rehearse else PARITY_SIZE))}
+                {"model": model, **parity(pipe, frames, *sizes[0])}
             )
         for height, width in sizes:
             job = Job.for_model(pipe, height=height, width=width, num_frames=frames, num_inference_steps=STEPS)

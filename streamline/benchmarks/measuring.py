@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from ..runner import Event, Step
 from . import results, scoring
 from .cases import Case
+from .field_scores import Videos
 from .memory import Peak, peak_in_fresh_process, peak_on_gpu
 from .methods import Method, Original, identity
 from .results import Records
@@ -44,10 +46,12 @@ class Bench:
         return Records(f"{results.digest_of(self.pipe)} {where['device']} {where['versions']}")
 
 
-def measure(bench: Bench, cases: Sequence[Case], methods: Sequence[Method], path: Path) -> dict:
+def measure(
+    bench: Bench, cases: Sequence[Case], methods: Sequence[Method], path: Path, *, with_memory: bool = True
+) -> dict:
     """Measure and write the result to a file, anew after every case; returns it.
 
-    methods: the original, untouched, first.
+    methods: the original, untouched, first. with_memory: whether their peaks are measured too.
     """
     original = methods[0]
     if not isinstance(original, Original) or original.steps is not None:
@@ -57,52 +61,56 @@ def measure(bench: Bench, cases: Sequence[Case], methods: Sequence[Method], path
     real = scoring.real_features(bench.pipe) if is_world else None
     peaks = {
         method.name: peak_of(bench, records, method, cases[0])
-        for method in tqdm(methods, desc=f"{bench.table} {bench.model}: memory", unit="method")
+        for method in tqdm(methods if with_memory else (), desc=f"{bench.table} {bench.model}: memory", unit="method")
     }
     warm = False
     result: dict = {}
+    videos = Videos()
     for turn, case in enumerate(tqdm(cases, desc=f"{bench.table} {bench.model}: clips", unit="clip")):
-        missing = [method for method in methods if records.get(identity(method), case.number) is None]
+        missing = [method for method in methods if records.get(identity(method), case.key) is None]
         if missing:
             if not warm:
                 _warm_up(bench.pipe, case, missing)
                 warm = True
-            _measure_case(bench.pipe, case, original, _turned(missing, turn), records)
-        rows = [_row(method, peaks[method.name], cases[: turn + 1], records, original, real) for method in methods]
+            _measure_case(bench.pipe, case, original, _turned(missing, turn), records, videos)
+        rows = [_row(method, peaks.get(method.name), cases[: turn + 1], records, real) for method in methods]
         result = {
             "table": bench.table,
             "model": bench.model,
             **results.about(bench.device),
             "clips": turn + 1,
-            "scenes": len({case.question.seed if case.question else case.number for case in cases[: turn + 1]}),
+            "scenes": len({case.scene for case in cases[: turn + 1]}),
             "job": _common(cases[0]),
             "rows": rows,
         }
         results.save(path, result)
+    for row, method in zip(result["rows"], methods, strict=True):
+        row |= videos.scores(identity(method), cases, bench.device)
+    results.save(path, result)
     return result
 
 
 def peak_of(bench: Bench, records: Records, method: Method, case: Case) -> Peak:
     """The most memory a method takes, measured once."""
-    name = f"peak {case.job.height}x{case.job.width} {identity(method)}"
-    known = records.get(name, 0)
+    name = f"peak {identity(method)}"
+    known = records.get(name, case.key)
     if known is None:
         if bench.pipe._execution_device.type == "cuda":
             peak = peak_on_gpu(bench.pipe, method, case)
         else:
             peak = peak_in_fresh_process(bench.open_pipeline, method, case)
         known = peak.to_dict()
-        records.add(name, 0, known)
+        records.add(name, case.key, known)
     return Peak(**known)
 
 
 def _measure_case(
-    pipe: DiffusionPipeline, case: Case, original: Original, methods: list[Method], records: Records
+    pipe: DiffusionPipeline, case: Case, original: Original, methods: list[Method], records: Records, videos: Videos
 ) -> None:
     """Make one case by all methods; the original goes first, for the others are compared with it."""
     reference, latents = _make(pipe, case, original)
     borders = scoring.borders_of(pipe, case.job.num_frames)
-    for method in [original, *(method for method in methods if method != original)]:
+    for method in {identity(method): method for method in (original, *methods)}.values():
         result, found = (reference, latents) if method == original else _make(pipe, case, method)
         figures = {
             "seconds": result.seconds,
@@ -116,8 +124,9 @@ def _measure_case(
             figures["latent_error"] = scoring.latent_error(found, latents)
         if case.question is not None:
             figures |= scoring.judged(result.frames, case)
-        if records.get(identity(method), case.number) is None:
-            records.add(identity(method), case.number, figures)
+        videos.keep(identity(method), result.frames)
+        if records.get(identity(method), case.key) is None:  # the original may have been measured before
+            records.add(identity(method), case.key, figures)
 
 
 def _make(pipe: DiffusionPipeline, case: Case, method: Method) -> tuple[object, Tensor | None]:
@@ -133,12 +142,12 @@ def _make(pipe: DiffusionPipeline, case: Case, method: Method) -> tuple[object, 
 
 
 def _row(method: Method, peak: Peak, cases: Sequence[Case], records: Records, original: Original, real: object) -> dict:
-    clips = [records.get(identity(method), case.number) for case in cases]
+    clips = [records.get(identity(method), case.key) for case in cases]
     seconds = [clip["seconds"] for clip in clips]
     return {
         "name": method.name,
         "method": method.describe(),
-        "memory": peak.to_dict(),
+        "memory": None if peak is None else peak.to_dict(),
         "seconds": statistics.median(seconds),
         "denoise_seconds": statistics.median(clip["denoise_seconds"] for clip in clips),
         "decode_seconds": statistics.median(clip["decode_seconds"] for clip in clips),

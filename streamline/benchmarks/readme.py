@@ -13,11 +13,12 @@ from pathlib import Path
 
 from . import results
 from .pictures import draw_frontier
-from .render import GIB, as_markdown, cells, heading
+from .render import as_markdown, cells, heading
 
 README = Path(__file__).parents[2] / "README.md"
 MARKED = re.compile(r"(<!-- bench:(\w+) -->\n)(.*?)(<!-- /bench:\2 -->)", re.DOTALL)
 PICTURE = "frontier.png"
+GIB = 2**30
 PLANS = ("original", "fine-together", "fine-apart")
 BESIDE_MODELLED = "peak, GiB", "seconds", "the paper's peak, GB", "the paper's seconds"
 

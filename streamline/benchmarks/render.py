@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-GIB, MIB = 2**30, 2**20
+MIB = 2**20
 NOTHING = "–"
 
 
@@ -25,8 +25,12 @@ def _percent(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.0%}"
 
 
-def _mebibytes(value: int | None) -> str:
-    return NOTHING if value is None else f"{value / MIB:.1f}"
+def _memory(count: str) -> Callable[[Mapping], str]:
+    def text(row: Mapping) -> str:
+        value = (row["memory"] or {}).get(count)
+        return NOTHING if value is None else f"{value / MIB:.1f}"
+
+    return text
 
 
 def _psnr(row: Mapping) -> str:
@@ -40,8 +44,8 @@ def _agreed(label: str) -> Callable[[Mapping], str]:
 
 
 NAME = Column("method", lambda row: row["name"])
-TENSORS = Column("peak, MiB", lambda row: _mebibytes(row["memory"]["tensor_bytes"]))
-PROCESS = Column("process, MiB", lambda row: _mebibytes(row["memory"]["process_bytes"]))
+TENSORS = Column("peak, MiB", _memory("tensor_bytes"))
+PROCESS = Column("process, MiB", _memory("process_bytes"))
 SECONDS = Column("s", lambda row: f"{row['seconds']:.2f}")
 DENOISE = Column("denoise", lambda row: f"{row['denoise_seconds']:.2f}")
 DECODE = Column("decode", lambda row: f"{row['decode_seconds']:.2f}")
@@ -53,12 +57,32 @@ WORST = Column("worst", lambda row: _number(row.get("latent_error", {}).get("wor
 FRECHET = Column("Fréchet", lambda row: _number(row.get("frechet_distance"), ".0f"))
 AGREED = Column("as asked", _agreed("mean"))
 MOTION = Column("motion as asked", _agreed("motion"))
+FVD = Column("FVD", lambda row: _number(row.get("fvd"), ".0f"))
+CLIP = Column("CLIP score", lambda row: _number(row.get("clip_score"), ".2f"))
 JUMP = Column("border jump", lambda row: _number(row["border_jump"], ".2f"))
 
+JUDGED = (FRECHET, AGREED, MOTION, FVD, CLIP)
+
 COLUMNS = {
-    "table1": (NAME, TENSORS, PROCESS, SECONDS, DENOISE, DECODE, SHARE, PSNR, SSIM, FRECHET, AGREED, MOTION, JUMP),
-    "table2": (NAME, SECONDS, SHARE, PSNR, SSIM, LATENT, FRECHET, AGREED, MOTION),
-    "frontier": (NAME, SECONDS, SHARE, PSNR, SSIM, LATENT, WORST, FRECHET, AGREED, MOTION),
+    "table1": (
+        NAME,
+        TENSORS,
+        PROCESS,
+        SECONDS,
+        DENOISE,
+        DECODE,
+        SHARE,
+        PSNR,
+        SSIM,
+        FRECHET,
+        AGREED,
+        MOTION,
+        JUMP,
+        FVD,
+        CLIP,
+    ),
+    "table2": (NAME, SECONDS, SHARE, PSNR, SSIM, LATENT, FRECHET, AGREED, MOTION, FVD, CLIP),
+    "frontier": (NAME, SECONDS, SHARE, PSNR, SSIM, LATENT, WORST, FRECHET, AGREED, MOTION, FVD, CLIP),
     "ablation": (NAME, TENSORS, SECONDS, DENOISE, DECODE, SHARE, PSNR),
     "speed": (NAME, TENSORS, SECONDS, DENOISE, DECODE, SHARE, PSNR),
 }

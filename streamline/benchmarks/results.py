@@ -72,27 +72,27 @@ class Records:
     def __init__(self, subject: str) -> None:
         name = hashlib.sha256(subject.encode()).hexdigest()[:16]
         self._path = cache_folder() / "benchmarks" / f"{name}.jsonl"
-        self._found = {(method, number): figures for method, number, figures in self._read()}
+        self._found = {(method, case): figures for method, case, figures in self._read()}
 
-    def get(self, method: str, number: int) -> dict | None:
-        """The figures of a method (by its identity) on a case."""
-        return self._found.get((method, number))
+    def get(self, method: str, case: str) -> dict | None:
+        """The figures of a method (by its identity) on a case (by its key)."""
+        return self._found.get((method, case))
 
-    def add(self, method: str, number: int, figures: dict) -> None:
-        self._found[method, number] = figures
+    def add(self, method: str, case: str, figures: dict) -> None:
+        self._found[method, case] = figures
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([method, number, figures]) + "\n")
+            file.write(json.dumps([method, case, figures]) + "\n")
 
-    def _read(self) -> Iterator[tuple[str, int, dict]]:
+    def _read(self) -> Iterator[tuple[str, str, dict]]:
         if not self._path.exists():
             return
         for line in self._path.read_text(encoding="utf-8").splitlines():
             try:
-                method, number, figures = json.loads(line)
+                method, case, figures = json.loads(line)
             except ValueError:  # a line that a killed run left unfinished
                 continue
-            yield method, number, figures
+            yield method, case, figures
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from ..job import Job
 from ..plan import Plan, Slicing
 from ..planning.tuning import plan_with_prediction
 from .cases import Case
+from .frontiers import deep_cache, frontier, table2
 from .measuring import Bench, peak_of
 from .methods import ByHand, Method, Naive, Original, Streamlined, tuned
 
@@ -27,7 +28,7 @@ def table1(bench: Bench, cases: Sequence[Case]) -> list[Method]:
         ByHand(),
         Naive(),
         Original("fewer steps (13)", 13),
-        *deep_cache(pipe, job),
+        deep_cache(job),
         tuned("streamlined, exact, half the activations", pipe, job, half, "exact"),
         tuned("streamlined, exact, a quarter", pipe, job, quarter, "exact"),
         tuned("streamlined, balanced, half", pipe, job, half, "balanced"),
@@ -86,22 +87,23 @@ def smallest(pipe: DiffusionPipeline, job: Job) -> Plan:
     raise AssertionError("Nothing runs within one byte.")
 
 
-def deep_cache(pipe: DiffusionPipeline, job: Job) -> list[Method]:
-    """DeepCache's cut, evenly spaced, with as many full steps as the paper compares it at."""
-    return []
-
-
 @dataclass(frozen=True)
 class Table:
-    """methods: what is compared. clips, seeds: how many videos each makes, and how many of them of one scene."""
+    """methods: what is compared. clips, seeds: how many videos each makes, and how many of them of one scene.
+
+    with_memory: whether peaks belong to it.
+    """
 
     methods: Callable[[Bench, Sequence[Case]], list[Method]]
     clips: int
     seeds: int = 1
+    with_memory: bool = True
 
 
 TABLES = {
     "table1": Table(table1, clips=8),
+    "table2": Table(table2, clips=8, with_memory=False),
+    "frontier": Table(frontier, clips=32, seeds=2, with_memory=False),
     "ablation": Table(ablation, clips=2),
     "speed": Table(speed, clips=4),
 }

@@ -9,6 +9,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from diffusers import DiffusionPipeline
@@ -40,7 +41,7 @@ class Sampler:
             sigmas = tuple(float(sigma) for sigma in self.sigmas)
         except (TypeError, ValueError) as error:
             raise PlanError("Sampler.sigmas must be a list of noise levels.") from error
-        falls = all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+        falls = all(a > b for a, b in pairwise(sigmas))
         if len(sigmas) != self.steps or not falls or not all(0 < sigma < math.inf for sigma in sigmas):
             raise PlanError("Sampler.sigmas must be one positive noise level for each step, each below the one before.")
         object.__setattr__(self, "sigmas", sigmas)

@@ -17,8 +17,8 @@ from streamline.cost.pipeline_cost import PipelineCost
 from streamline.cost.subject import Subject
 from streamline.cost.table import Table
 from streamline.execution.apply import run_network
-from streamline.execution.networks import family_of
 from streamline.execution.cuts import find_cut
+from streamline.execution.networks import family_of
 from streamline.execution.rehash import Memory
 
 CASES = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from networks import random_plan
 
-from streamline import Plan, PlanError, Rehash, Slicing
+from streamline import Plan, PlanError, Rehash, Sampler, Slicing
 from streamline.plan import slicing_for
 
 BUNDLED_PLANS = sorted((Path(__file__).parent.parent / "assets" / "plans").glob("*.json"))
@@ -30,11 +30,11 @@ def test_a_named_block_goes_before_every_block():
 
 
 def test_every_choice_survives_json_and_reasons_make_no_difference():
-    rehash = Rehash([4, 2, 0], "up.1.attention.0.out")
-    plan = Plan(residency="stages", rehash=rehash, budget_bytes=2**33, reasons=["it fits"])
+    rehash, sampler = Rehash([4, 2, 0], "up.1.attention.0.out", 0.5, 0.2), Sampler(3, [3.0, 2.0, 1.0])
+    plan = Plan(residency="stages", rehash=rehash, sampler=sampler, budget_bytes=2**33, reasons=["it fits"])
     again = Plan.from_json(plan.to_json())
     assert again == plan and again.reasons == plan.reasons and again.rehash.full_steps == (0, 2, 4)
-    assert plan == Plan(residency="stages", rehash=rehash, budget_bytes=2**33)
+    assert plan == Plan(residency="stages", rehash=rehash, sampler=sampler, budget_bytes=2**33)
 
 
 @pytest.mark.parametrize("path", BUNDLED_PLANS, ids=lambda path: path.stem)
@@ -72,6 +72,13 @@ def test_there_are_bundled_plans():
         lambda: Rehash((1, 2), "up.0.attention.0.out"),
         lambda: Rehash((), "up.0.attention.0.out"),
         lambda: Rehash((0,), ""),
+        lambda: Rehash((0,), "paper", extrapolation=1.5),
+        lambda: Rehash((0,), "paper", guard=0),
+        lambda: Plan(sampler=5),
+        lambda: Sampler(0),
+        lambda: Sampler(2, (1.0,)),
+        lambda: Sampler(2, (1.0, 2.0)),
+        lambda: Plan.from_json('{"sampler": {"sigmas": [1.0]}}'),
         lambda: Plan.from_json('{"rehash": {"full_steps": [0]}}'),
         lambda: Plan.from_json('{"rehash": {"full_steps": 3, "cut": "mid"}}'),
     ],

@@ -1,15 +1,21 @@
 """A step may reuse what the step before kept: nothing changes without it, little with it, and nothing stays behind."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import untrained
+from diffusers.schedulers import AysSchedules
 from PIL import Image
 
-from streamline import Job, Plan, PlanError, Rehash, Slicing, apply, run
-from streamline.execution.networks import family_of
+from streamline import Job, Plan, PlanError, Rehash, Sampler, Slicing, UnsupportedError, apply, predict, run
+from streamline.execution.conditions import Conditions
 from streamline.execution.cuts import CUTS, find_cut
+from streamline.execution.networks import family_of
+from streamline.execution.program import Axis, Program, Stage
 from streamline.execution.rehash import Memory
 from streamline.output.metrics import largest_difference
+from streamline.sampler import takes_sigmas
 
 STEPS = 5
 IMAGE = Image.radial_gradient("L").convert("RGB")
@@ -76,8 +82,104 @@ def test_a_cut_that_is_not_there_is_named(case):
         run(pipe, job, Plan(rehash=Rehash((0, 2), "up.9.attention.0.out")), image)
 
 
-def test_memory_is_freed():
-    memory = Memory(Rehash((0, 2), "x"))
-    memory._features.append(torch.zeros(1))
-    memory.forget()
-    assert memory._features == []
+@pytest.mark.parametrize("cut", CUTS)
+def test_later_cuts_leave_less_and_all_run(case, cut):
+    """From the most that is left to nothing; what a step reuses is what a step before kept."""
+    pipe, job, image = case
+    program = family_of(pipe.unet).lower(pipe.unet)
+    left = [len(program.bind([find_cut(program, one)]).stages) for one in CUTS]
+    assert left == sorted(left, reverse=True) and len(set(left)) == len(CUTS) and left[-1] == 0
+    exact = run(pipe, job, Plan(), image)
+    near = run(pipe, job, Plan(Slicing(2, 3), guidance="apart", rehash=Rehash((0, 2, 4), cut)), image)
+    again = run(pipe, job, Plan(rehash=Rehash((0, 2, 4), cut)), image)
+    assert largest_difference(exact.frames, near.frames) > 0
+    assert largest_difference(near.frames, again.frames) <= 1
+    full = run(pipe, job, Plan(rehash=Rehash(range(STEPS), cut, 0.5, 0.1)), image)
+    assert largest_difference(exact.frames, full.frames) == 0
+
+
+def test_a_guard_computes_early_and_never_more_rarely(case):
+    pipe, job, image = case
+    exact, reusing, strict = (
+        run(pipe, job, Plan(rehash=rehash), image)
+        for rehash in (None, Rehash((0, 4), "last-layer", guard=1e9), Rehash((0, 4), "last-layer", guard=1e-9))
+    )
+    plain = run(pipe, job, Plan(rehash=Rehash((0, 4), "last-layer")), image)
+    assert largest_difference(plain.frames, reusing.frames) == 0
+    # Every other step is refreshed, as if the plan had said so.
+    planned = run(pipe, job, Plan(rehash=Rehash((0, 2, 4), "last-layer")), image)
+    assert largest_difference(planned.frames, strict.frames) == 0
+    assert largest_difference(exact.frames, strict.frames) > 0
+
+
+class _Line:
+    """A program of one stage whose value moves with the timestep as it is told."""
+
+    conditions = Conditions(1, 1, {}, {})
+
+    def __init__(self, rehash):
+        self.values = iter(())
+        value = Stage("kept", "up.0", Axis.FRAMES, lambda c, x: x + next(self.values), ("sample",))
+        self.program = Program(("sample",), (value, Stage("out", "out", Axis.FRAMES, lambda c, x: x, ("kept",))), "out")
+        self.memory = Memory(rehash)
+
+    def step(self, timestep, value=None):
+        self.values = iter(() if value is None else (value,))
+        sample = {"sample": torch.zeros(1, 1, 4, 4)}
+        return float(self.memory.execute(self.program, (), False, timestep, sample, self.conditions).mean())
+
+
+def test_extrapolation_follows_the_noise_level_and_stops_where_it_misses():
+    """In proportion to the timestep, damped; off after a full step that plain reuse would have met better."""
+    line = _Line(Rehash((0, 1, 4, 6, 8), "kept", extrapolation=0.5))
+    assert [line.step(10.0, 1.0), line.step(9.0, 2.0)] == [1.0, 2.0]
+    assert [line.step(8.0), line.step(6.0)] == pytest.approx([2.5, 3.5])
+    line.step(4.0, 7.0)  # it would have said 4.5, reuse 2: to be trusted
+    assert line.step(3.0) == pytest.approx(7.5)
+    line.step(2.0, 7.0)  # it would have said 8: not to be trusted any more
+    assert line.step(1.0) == pytest.approx(7.0)
+
+
+def test_a_failed_step_is_run_again_and_features_are_freed():
+    line = _Line(Rehash((0, 2), "kept"))
+    line.step(9.0, 1.0)
+    with pytest.raises(StopIteration):
+        line.memory._rehash, kept = Rehash((0, 1), "kept"), line.memory._rehash
+        line.step(8.0)
+    assert line.step(8.0, 3.0) == 3.0  # full again, for nothing is kept
+    line.memory._rehash = kept
+    line.memory.forget()
+    assert line.memory._now is None and line.memory._before is None
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_kept_features_take_the_memory_that_is_predicted(case, cut):
+    pipe, job, image = case
+    for extrapolation in (0.0, 0.5):
+        plan = Plan(rehash=Rehash((0, 1, 4), cut, extrapolation))
+        prediction, result = predict(pipe, job, plan, device="cpu"), run(pipe, job, plan, image)
+        kept = [stage.kept_bytes for stage in prediction.stages if stage.name.startswith("denoise")]
+        assert kept[0] > 0 and (kept[1] > 2 * kept[0] / 2 if extrapolation else kept[1] == kept[0])
+        ratio = (prediction.peak_bytes - result.weights_bytes) / (result.peak_bytes - result.weights_bytes)
+        assert 0.97 <= ratio <= 1.05
+
+
+def test_fewer_steps_and_noise_levels_are_the_pipelines_own(case):
+    pipe, job, image = case
+    fewer = run(pipe, job, Plan(sampler=Sampler(3)), image)
+    assert len(fewer.step_seconds) == 3
+    same = run(pipe, replace(job, num_inference_steps=3), Plan(), image)
+    assert largest_difference(fewer.frames, same.frames) == 0
+    levels = Plan(sampler=Sampler.align_your_steps(4, 80.0, 0.002))
+    if takes_sigmas(pipe):
+        assert len(run(pipe, job, levels, image).step_seconds) == 4
+        assert predict(pipe, job, levels, device="cpu").stage("denoise").count == 4
+    else:
+        with pytest.raises(UnsupportedError, match="noise levels"):
+            run(pipe, job, levels, image)
+
+
+def test_align_your_steps_is_the_published_list():
+    levels = Sampler.align_your_steps(10, 700.0, 0.034).sigmas
+    assert levels == pytest.approx(AysSchedules["StableDiffusionVideoSigmas"][:-1])
+    assert Sampler.align_your_steps(17, 80.0, 0.002).sigmas[::16] == pytest.approx((80.0, 0.002))

@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 from ..job import Job
 from ..plan import Plan
 from ..planning.tuning import predict
+from ..rehash.library import calibration_of
 from ..rehash.policies import Paper, RehashPolicy, Uniform
 from ..sampler import Sampler, takes_sigmas
 from . import paper
@@ -57,10 +58,6 @@ def calibrated(pipe: DiffusionPipeline, job: Job, budgets: Sequence[float]) -> l
 
     None of it for a model, or a number of steps, that there is no calibration for.
     """
-    try:
-        from ..rehash.library import calibration_of
-    except ImportError:
-        return []
     known = calibration_of(pipe, job)
     if known is None:
         return []
@@ -73,9 +70,8 @@ def calibrated(pipe: DiffusionPipeline, job: Job, budgets: Sequence[float]) -> l
         fitting = [(error, plan) for cost, error, plan in priced if cost <= seconds]
         return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
-    same = known.best(full=full)
     plans: list[tuple[str, Plan | None]] = [
-        (f"streamlined, {full} full", same and same.plan(Plan())),
+        (f"streamlined, {full} full", known.best(full).plan(Plan())),
         ("streamlined, at the paper's time", within(predict(pipe, job, papers.plan).seconds)),
     ]
     whole = predict(pipe, job, Plan()).seconds

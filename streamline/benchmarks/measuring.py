@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm

@@ -44,7 +44,9 @@ class NetworkCost:
 
     @property
     def peak_bytes(self) -> int:
-        return round(max(self.head_bytes, self.held_bytes + max((group.peak_bytes for group in self.groups), default=0)))
+        return round(
+            max(self.head_bytes, self.held_bytes + max((group.peak_bytes for group in self.groups), default=0))
+        )
 
     def peak_with_workspace(self, share: float) -> tuple[int, int]:
         """Activations and workspace at the worst moment of both.

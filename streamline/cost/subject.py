@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import UnsupportedError
 from ..families.motion import CLIP_TOKENS
 from ..models import published
+from ..rehash.library import name_of, scheduler_key
 
 Kind = Literal["svd", "animatediff"]
 
@@ -24,6 +25,7 @@ class Subject:
 
     kind: which pipeline calls the networks. dtype: of their weights.
     configs: of the networks by part, as in `published`. tokens: that a prompt is padded to.
+    known_as: the names of model and scheduler that a calibration goes by; None for models that are not loaded.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Subject:
     dtype: torch.dtype
     configs: Mapping[str, dict[str, Any]] = field(hash=False)
     tokens: int = 1
+    known_as: tuple[str, str] | None = None
 
     @classmethod
     def published(cls, name: str, dtype: torch.dtype) -> Subject:
@@ -59,7 +62,8 @@ class Subject:
             fields = network.config.to_dict() if part.endswith("encoder") else dict(network.config)
             configs[part] = {**fields, "_class_name": type(network).__name__}
         tokens = pipe.tokenizer.model_max_length if kind == "animatediff" else 1
-        return cls(pipe.name_or_path or type(pipe).__name__, kind, pipe.unet.dtype, configs, tokens)
+        known_as = (name_of(pipe), scheduler_key(pipe.scheduler))
+        return cls(pipe.name_or_path or type(pipe).__name__, kind, pipe.unet.dtype, configs, tokens, known_as)
 
     def build(self, part: str) -> nn.Module:
         """One network, untrained, where torch is set to build (a FakeTensorMode, or the meta device)."""

@@ -28,7 +28,7 @@ from ..plan import BlockSlicing, Plan
 from .conditions import Conditions
 from .executor import Executor, nothing
 from .networks import family_of
-from .rehash import Memory
+from .rehash import Memory, StepMemory
 from .residency import weights_by_stages
 
 PIPELINES = (
@@ -46,13 +46,20 @@ PIPELINES = (
 class Applied:
     """A plan at work on a pipeline. Leaving the `with` block, or calling restore, ends it."""
 
-    def __init__(self, pipe: DiffusionPipeline, plan: Plan, before_slice: Callable[[], object] = nothing) -> None:
+    def __init__(
+        self,
+        pipe: DiffusionPipeline,
+        plan: Plan,
+        before_slice: Callable[[], object] = nothing,
+        memory: StepMemory | None = None,
+    ) -> None:
         self.pipe = pipe
         self.plan = plan
         denoiser, decoder = _networks(pipe)
         apart = plan.guidance == "apart"
         # A scheduler makes a new list of timesteps for every run.
-        memory = None if plan.rehash is None else Memory(plan.rehash, lambda: pipe.scheduler.timesteps)
+        if memory is None and plan.rehash is not None:
+            memory = Memory(plan.rehash, lambda: pipe.scheduler.timesteps)
         with contextlib.ExitStack() as stack:
             stack.callback(_Forward(denoiser, plan.denoiser, before_slice, apart=apart, memory=memory).remove)
             stack.callback(_Forward(decoder, plan.decoder, before_slice, apart=apart).remove)
@@ -75,7 +82,12 @@ class Applied:
         self.restore()
 
 
-def apply(pipe: DiffusionPipeline, plan: Plan, before_slice: Callable[[], object] = nothing) -> Applied:
+def apply(
+    pipe: DiffusionPipeline,
+    plan: Plan,
+    before_slice: Callable[[], object] = nothing,
+    memory: StepMemory | None = None,
+) -> Applied:
     """Run a pipeline's UNet and decoder by a plan until restored; use it in a `with` statement.
 
     Everything else about the pipeline stays as it is: schedulers, callbacks, LoRA, attention processors and
@@ -83,6 +95,7 @@ def apply(pipe: DiffusionPipeline, plan: Plan, before_slice: Callable[[], object
     are called once a slice, and see one slice at a time.
 
     before_slice: called before every slice; an exception it raises ends the pipeline's call there.
+    memory: what runs the denoiser's steps, in place of what the plan's rehash asks for; for calibration.
 
     Raises UnsupportedError, and leaves the pipeline alone, when it cannot be run exactly. What makes it so only
     later raises the same error from the pipeline's next call.
@@ -94,7 +107,7 @@ def apply(pipe: DiffusionPipeline, plan: Plan, before_slice: Callable[[], object
         _check_replaceable(network)
         _check_parts(network)
         family_of(network).lower(network)
-    return Applied(pipe, plan, before_slice)
+    return Applied(pipe, plan, before_slice, memory)
 
 
 def is_applied(pipe: DiffusionPipeline) -> bool:
@@ -107,7 +120,7 @@ def run_network(
     slicing: BlockSlicing,
     apart: bool,
     *args: object,
-    memory: Memory | None = None,
+    memory: StepMemory | None = None,
     before_slice: Callable[[], object] = nothing,
     **kwargs: object,
 ) -> object:
@@ -207,7 +220,7 @@ class _Forward:
         before_slice: Callable[[], object],
         *,
         apart: bool,
-        memory: Memory | None = None,
+        memory: StepMemory | None = None,
     ) -> None:
         self._network = network
         self._before = vars(network).get(_slot(network))

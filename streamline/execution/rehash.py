@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +38,25 @@ class Kept:
     def of(cls, features: list[Tensor], timestep: Tensor | float, *, judged: bool) -> Kept:
         sparse = [feature[..., ::SPARSE, ::SPARSE].clone() for feature in features] if judged else []
         return cls(features, sparse, torch.as_tensor(timestep, device=features[0].device))
+
+
+class StepMemory(Protocol):
+    """What runs the steps of a denoiser, one after the other, and may remember them."""
+
+    def execute(
+        self,
+        program: Program,
+        slicing: BlockSlicing,
+        apart: bool,
+        timestep: Tensor | float,
+        values: Mapping[str, Tensor],
+        conditions: Conditions,
+        before_slice: Callable[[], object] = nothing,
+    ) -> Tensor:
+        """Run one step."""
+
+    def forget(self) -> None:
+        """Free what is kept."""
 
 
 class Memory:
@@ -107,9 +127,7 @@ class Memory:
         if before is None:
             return now.features
         weight = _weight(before, now, timestep, self._rehash.extrapolation, self._trust)
-        return [
-            torch.lerp(a, b, weight.to(b.dtype)) for a, b in zip(before.features, now.features, strict=True)
-        ]
+        return [torch.lerp(a, b, weight.to(b.dtype)) for a, b in zip(before.features, now.features, strict=True)]
 
     def _keep(self, timestep: Tensor | float, compute: Callable[[list[Tensor]], Tensor]) -> Tensor:
         """Compute a full step, which adds to a list what it keeps."""

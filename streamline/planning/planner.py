@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 from ..cost.network_cost import NetworkCost
 from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place, predict
 from ..cost.prediction import Prediction
 from ..errors import BudgetError, InputError
-from ..plan import BlockSlicing, Plan, Rehash, Slicing
-from ..rehash.policies import Uniform
+from ..plan import BlockSlicing, Plan, Slicing
 from ..sizes import format_bytes
 from .frontiers import Choice, frontier
+from .speeding import QUALITIES, Quality, Speed, speed_for
 
-Quality = Literal["exact", "balanced", "fast"]
-EVERY: dict[Quality, int] = {"exact": 1, "balanced": 2, "fast": 3}  # of so many steps, one is computed in full
-QUALITIES: tuple[Quality, ...] = get_args(Quality)
 CLOSE_ENOUGH = 0.005  # a plan this much slower than the fastest is taken if it is smaller: models err by more
 
 
@@ -42,11 +38,19 @@ def candidates(costs: PipelineCost, place: Place, quality: Quality) -> tuple[Can
     """
     if quality not in QUALITIES:
         raise InputError(f"The quality is {', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}, not {str(quality)[:80]!r}.")
-    rehash = _rehash(costs, quality)
+    speed = speed_for(costs, place, quality)
     found = []
     for residency in ("all",) if place.is_cpu else ("all", "stages"):
-        for denoiser, decoder, guidance in _pairs(costs, place, rehash, residency):
-            plan = Plan(denoiser.slicing, decoder.slicing, guidance, residency, rehash)
+        for denoiser, decoder, guidance in _pairs(costs, place, speed, residency):
+            plan = Plan(
+                denoiser.slicing,
+                decoder.slicing,
+                guidance,
+                residency,
+                speed.rehash,
+                speed.sampler,
+                reasons=(speed.reason,),
+            )
             found.append(Candidate(plan, predict(costs, plan, place)))
     kept: list[Candidate] = []
     for one in sorted(found, key=lambda one: (one.prediction.seconds, one.prediction.peak_bytes, one.plan.to_json())):
@@ -83,9 +87,7 @@ def format_up(count: int) -> str:
     return format_bytes(-(-count // step) * step)
 
 
-def _pairs(
-    costs: PipelineCost, place: Place, rehash: Rehash | None, residency: str
-) -> Iterator[tuple[Choice, Choice, str]]:
+def _pairs(costs: PipelineCost, place: Place, speed: Speed, residency: str) -> Iterator[tuple[Choice, Choice, str]]:
     """For every limit on the peak the fastest way to denoise and to decode below it."""
     together, apart, decoder = (_frontier(costs, place, name) for name in ("together", "apart", "decode"))
     denoisers = sorted(
@@ -93,7 +95,7 @@ def _pairs(
         + ([(choice, "apart") for choice in apart] if costs.batch > 1 else []),
         key=lambda pair: (pair[0].seconds, pair[0].bytes),
     )
-    base = predict(costs, Plan(residency=residency, rehash=rehash), place)
+    base = predict(costs, Plan(residency=residency, rehash=speed.rehash), place)
     step = base.stage("denoise").weights_bytes + costs.held.denoise
     after = base.stage("decode").weights_bytes + costs.held.decode
     limits = {choice.bytes + step for choice, _ in denoisers} | {choice.bytes + after for choice in decoder}
@@ -122,10 +124,6 @@ def _frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...
     return tuple(
         map(Choice.from_list, costs.remember(key, lambda: [one.to_list() for one in frontier(cost_of, measure, share)]))
     )
-
-
-def _rehash(costs: PipelineCost, quality: Quality) -> Rehash | None:
-    return Uniform(EVERY[quality]).rehash(costs.job.num_inference_steps)
 
 
 def _job(costs: PipelineCost) -> str:
@@ -167,14 +165,7 @@ def _reasons(
         yield "residency: all networks stay on the device, which saves moving them and fits."
     else:
         yield "residency: each network is on the device for its stage only: a lower peak for little time."
-    if plan.rehash is None:
-        yield "rehash: none, so every step is computed in full and the result is exact."
-    else:
-        full, steps = len(plan.rehash.full_steps), costs.job.num_inference_steps
-        yield (
-            f"rehash: {full} of {steps} steps in full, the others reuse {plan.rehash.cut}, after which only the last "
-            "layer is left; faster, and not exact."
-        )
+    yield from plan.reasons
 
 
 def _slicing_reasons(name: str, slicing: BlockSlicing) -> Iterator[str]:

@@ -1,0 +1,323 @@
+"""What a reused feature does to the final latents, measured with few runs.
+
+Reusing a feature changes the prediction of that step, and the rest of the run carries the change on to the final
+latents. To first order changes add up, and the second half is the same whatever caused the first:
+
+1. A run in full is recorded: the prediction of every step, and the features at every cut.
+2. A second run answers from the record; at every step each reuse that a path could ask for is computed beside it, and
+   how much it changes the guided prediction is noted. The changes of one step lie close to a few directions.
+3. For every step and direction, one more run answers from the record up to there, is pushed off in that direction,
+   and computes the rest: where it ends says what the push does to the final latents.
+
+So any path is judged by adding vectors up, without being run (search.py). Batches of samples are measured together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from torch import Tensor
+
+from ..execution.apply import apply
+from ..execution.conditions import Conditions
+from ..execution.cuts import CUTS, find_cut
+from ..execution.executor import Executor, nothing
+from ..execution.program import Axis, Program, Stage
+from ..job import Job, call_arguments
+from ..plan import BlockSlicing, Plan
+from ..sampler import sampler_arguments
+
+DIRECTIONS = 2  # of the changes of one step
+OLDEST = 5  # steps that a feature may be reused for
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One video to calibrate on."""
+
+    job: Job
+    image: Image.Image | None = None
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """At one step, taking over what an earlier one kept. is_moved: extrapolated, undamped."""
+
+    cut: str
+    source: int
+    is_moved: bool
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What every reuse at every step does to the final latents, to first order.
+
+    of: step, reuse -> (samples, dimensions), in coordinates of their own in which lengths are those of the final
+    latents, relative to them.
+    """
+
+    steps: int
+    of: Mapping[tuple[int, Reuse], Tensor]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run in full: final latents (samples, ...), and step by step predictions and features by cut."""
+
+    latents: Tensor
+    predictions: tuple[Tensor, ...]
+    features: Mapping[str, tuple[Tensor, ...]]
+    timesteps: tuple[float, ...]
+
+    @property
+    def steps(self) -> int:
+        return len(self.predictions)
+
+
+def batches_of(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Samples that one call of a pipeline can make together: alike but for prompt, image and seed."""
+    groups: dict[Job, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(replace(sample.job, prompt="", seed=0), []).append(sample)
+    return list(groups.values())
+
+
+def final_latents(
+    pipe: DiffusionPipeline, batch: Sequence[Sample], plan: Plan | None = None, memory: object = None
+) -> Tensor:
+    """The latents a run ends with, (samples, ...); alike but for prompt, image and seed.
+
+    plan: as for `run`; None runs the pipeline as it is. memory: as for `apply`.
+    """
+    arguments = [call_arguments(pipe, one.job, one.image) for one in batch]
+    together = dict(arguments[0])
+    for name in ("prompt", "negative_prompt", "image"):
+        if together.get(name) is not None:
+            together[name] = [one[name] for one in arguments]
+    if plan is not None and plan.sampler is not None:
+        together |= sampler_arguments(pipe, plan.sampler)
+    generators = [torch.Generator("cpu").manual_seed(one.job.seed) for one in batch]
+
+    def call() -> Tensor:
+        return pipe(**together, generator=generators, output_type="latent").frames
+
+    if plan is None and memory is None:
+        return call()
+    with apply(pipe, plan or Plan(), memory=memory):
+        return call()
+
+
+def relative_error(latents: Tensor, reference: Tensor) -> Tensor:
+    """Of each sample: the length of the difference by that of the reference."""
+    difference = (latents.float() - reference.float()).flatten(1).norm(dim=1)
+    return difference / reference.float().flatten(1).norm(dim=1)
+
+
+def record(pipe: DiffusionPipeline, batch: Sequence[Sample], cuts: Sequence[str] = CUTS) -> Record:
+    """Run a batch in full and keep what `effects` needs, on the host."""
+    recorder = _Recorder(cuts)
+    latents = final_latents(pipe, batch, memory=recorder)
+    features = {cut: tuple(values) for cut, values in recorder.features.items()}
+    timesteps = tuple(float(timestep) for timestep in recorder.timesteps)
+    return Record(latents, tuple(recorder.predictions), features, timesteps)
+
+
+def effects(
+    pipe: DiffusionPipeline,
+    batch: Sequence[Sample],
+    known: Record,
+    *,
+    directions: int = DIRECTIONS,
+    on_progress: Callable[[], object] = nothing,
+) -> Effects:
+    """Measure what every reuse does; on_progress is called after each of the runs that `runs_of` counts."""
+    local = _Changes(pipe, known)
+    final_latents(pipe, batch, memory=local)
+    on_progress()
+
+    reference = known.latents.float().flatten(1)
+    lengths = reference.norm(dim=1, keepdim=True)
+    coordinates: dict[tuple[int, Reuse], Tensor] = {}
+    ends: list[Tensor] = []
+    for step, changes in enumerate(local.changes):
+        if not changes:
+            continue
+        stacked = torch.stack(list(changes.values()), dim=1)  # samples, reuses, elements
+        found = torch.linalg.svd(stacked.flatten(2), full_matrices=False).Vh[:, :directions]
+        along = stacked.flatten(2) @ found.mT  # samples, reuses, directions
+        for index, reuse in enumerate(changes):
+            coordinates[step, reuse] = along[:, index]
+        for direction in range(directions):
+            length = along[:, :, direction].square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
+            push = (found[:, direction] * length).unflatten(1, stacked.shape[2:])
+            end = final_latents(pipe, batch, memory=_Push(known, step, push))
+            ends.append((end.float().flatten(1) - reference) / length / lengths)
+            on_progress()
+    # Any sum of the ends has the length that its coefficients have after this: G = R R^T.
+    stacked = torch.stack(ends, dim=1).double()
+    values, vectors = torch.linalg.eigh(stacked @ stacked.mT)
+    root = (vectors * values.clamp_min(0).sqrt()[:, None]).float().unflatten(1, (-1, directions))
+    steps = [step for step, changes in enumerate(local.changes) if changes]
+    rows = {step: root[:, index] for index, step in enumerate(steps)}
+    of = {key: torch.einsum("bk,bkm->bm", along, rows[key[0]]) for key, along in coordinates.items()}
+    return Effects(known.steps, of)
+
+
+def runs_of(steps: int, directions: int = DIRECTIONS) -> int:
+    """How many runs `effects` makes."""
+    return 1 + (steps - 2) * directions
+
+
+def similarity_map(known: Record, cut: str = "paper") -> Tensor:
+    """Cosine similarity of a cut's feature between any two steps, (steps, steps), averaged over samples and frames."""
+    features = torch.stack([value.float() for value in known.features[cut]]).flatten(2)  # steps, rows, elements
+    unit = features / features.norm(dim=2, keepdim=True)
+    return torch.einsum("ird,jrd->ijr", unit, unit).mean(dim=2)
+
+
+class _Recorder:
+    """Computes every step in full, and keeps predictions and features."""
+
+    def __init__(self, cuts: Sequence[str]) -> None:
+        self.predictions: list[Tensor] = []
+        self.timesteps: list[Tensor | float] = []
+        self.features: dict[str, list[Tensor]] = {cut: [] for cut in cuts}
+
+    def execute(
+        self,
+        program: Program,
+        slicing: BlockSlicing,
+        apart: bool,
+        timestep: Tensor | float,
+        values: Mapping[str, Tensor],
+        conditions: Conditions,
+        before_slice: Callable[[], object] = nothing,
+    ) -> Tensor:
+        names = {find_cut(program, cut): kept for cut, kept in self.features.items()}
+        stages: list[Stage] = []
+        for stage in program.stages:
+            stages.append(stage)
+            if stage.name in names:
+                stages.append(_tap(stage, names[stage.name]))
+        executor = Executor.prepare(replace(program, stages=tuple(stages)), slicing, before_slice=before_slice)
+        output = executor(values, conditions)
+        self.predictions.append(output.cpu())
+        self.timesteps.append(timestep)
+        return output
+
+    def forget(self) -> None:
+        """What was recorded is for after the run."""
+
+
+def _tap(stage: Stage, kept: list[Tensor]) -> Stage:
+    """A stage that keeps the whole value of another."""
+
+    def run(conditions: Conditions, value: Tensor) -> Tensor:
+        kept.append(value.cpu().clone())
+        return value[:, :1]
+
+    return Stage(f"{stage.name} kept", stage.block, Axis.FRAMES, run, (stage.name,))
+
+
+class _Answers:
+    """Answers steps from a record, as far as its `answer` does; the others are computed in full."""
+
+    def __init__(self, known: Record) -> None:
+        self._known = known
+        self._step = 0
+
+    def execute(
+        self,
+        program: Program,
+        slicing: BlockSlicing,
+        apart: bool,
+        timestep: Tensor | float,
+        values: Mapping[str, Tensor],
+        conditions: Conditions,
+        before_slice: Callable[[], object] = nothing,
+    ) -> Tensor:
+        step, self._step = self._step, self._step + 1
+        output = self.answer(step, program, values, conditions)
+        if output is None:
+            output = Executor.prepare(program, slicing, before_slice=before_slice)(values, conditions)
+        return output
+
+    def answer(
+        self, step: int, program: Program, values: Mapping[str, Tensor], conditions: Conditions
+    ) -> Tensor | None:
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Nothing of the run is kept."""
+
+
+class _Changes(_Answers):
+    """Answers every step from the record, and notes beside it what each reuse would change.
+
+    changes: by step and reuse, of the guided prediction, (samples, frames, channels, height, width) on the host.
+    """
+
+    def __init__(self, pipe: DiffusionPipeline, known: Record) -> None:
+        super().__init__(known)
+        self._pipe = pipe
+        self.changes: list[dict[Reuse, Tensor]] = []
+
+    def answer(self, step: int, program: Program, values: Mapping[str, Tensor], conditions: Conditions) -> Tensor:
+        like = values["sample"]
+        recorded = self._known.predictions[step].to(like.device)
+        found: dict[Reuse, Tensor] = {}
+        if 0 < step < self._known.steps - 1:
+            for cut in self._known.features:
+                name = find_cut(program, cut)
+                executor = Executor.prepare(program.bind([name]), (), bound=name)
+                for reuse, feature in self._reuses(cut, step):
+                    output = executor(values, conditions, [feature.to(like.device)])
+                    found[reuse] = _guided(self._pipe, output - recorded, conditions).cpu()
+        self.changes.append(found)
+        return recorded
+
+    def _reuses(self, cut: str, step: int) -> list[tuple[Reuse, Tensor]]:
+        """With every age; extrapolated as if the full steps had been as far apart before as they are now."""
+        features, times = self._known.features[cut], self._known.timesteps
+        found = []
+        for source in range(max(0, step - OLDEST), step):
+            found.append((Reuse(cut, source, False), features[source]))
+            before = max(0, source - (step - source + 1))
+            if before < source and times[before] != times[source]:
+                weight = 1 + (times[step] - times[source]) / (times[source] - times[before])
+                moved = torch.lerp(features[before], features[source], weight)
+                found.append((Reuse(cut, source, True), moved))
+        return found
+
+
+class _Push(_Answers):
+    """Answers from the record up to a step, whose prediction is pushed off; the rest is computed."""
+
+    def __init__(self, known: Record, step: int, push: Tensor) -> None:
+        """push: (samples, frames, channels, height, width), of the guided prediction."""
+        super().__init__(known)
+        self._at, self._push = step, push
+
+    def answer(
+        self, step: int, program: Program, values: Mapping[str, Tensor], conditions: Conditions
+    ) -> Tensor | None:
+        if step > self._at:
+            return None
+        recorded = self._known.predictions[step].to(values["sample"].device)
+        if step < self._at:
+            return recorded
+        push = self._push.to(recorded).flatten(0, 1)
+        return recorded + push.repeat(len(recorded) // len(push), 1, 1, 1)  # both halves of guidance
+
+
+def _guided(pipe: DiffusionPipeline, rows: Tensor, conditions: Conditions) -> Tensor:
+    """What the pipeline makes of a prediction's rows: (samples, frames, channels, height, width)."""
+    video = rows.unflatten(0, (conditions.batch, conditions.frames)).float()
+    if not pipe.do_classifier_free_guidance:
+        return video
+    free, led = video.chunk(2)
+    return free + pipe.guidance_scale * (led - free)

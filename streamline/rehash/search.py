@@ -1,0 +1,69 @@
+"""The best full steps for every number of them, by dynamic programming over effects that add up.
+
+A path goes from full step to full step; what its reused steps do to the final latents is a sum of vectors, one vector
+for each sample, and its error is the length of the sum in the worst sample. Lengths of sums are no sums of lengths, so
+that the best path to a step need not begin with the best path to one before: at every step a beam of paths is kept for
+every number of full steps so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .measuring import OLDEST, Effects, Reuse
+
+BEAM = 24
+DAMPINGS = (0.0, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Path:
+    """Full steps of a run, and the error they are expected to lead to in the worst sample."""
+
+    cut: str
+    full_steps: tuple[int, ...]
+    extrapolation: float
+    error: float
+
+
+def best_paths(effects: Effects, cut: str, extrapolation: float, beam: int = BEAM) -> dict[int, Path]:
+    """For every number of full steps the path with the least error that was found."""
+    steps = effects.steps
+    some = next(iter(effects.of.values()))
+    nothing = np.zeros(some.shape, dtype=np.float32)
+    # reached[step][count]: (error, full steps, sum of effects) of the paths in the beam.
+    reached: list[dict[int, list[tuple[float, tuple[int, ...], np.ndarray]]]] = [{} for _ in range(steps)]
+    reached[0][1] = [(0.0, (0,), nothing)]
+    for step in range(1, steps):
+        found: dict[int, list[tuple[float, tuple[int, ...], np.ndarray]]] = {}
+        for source in range(max(0, step - OLDEST - 1), step):
+            edge = nothing + sum(
+                _effect(effects, cut, source, between, extrapolation) for between in range(source + 1, step)
+            )
+            for count, paths in reached[source].items():
+                for _, full_steps, total in paths:
+                    after = total + edge
+                    found.setdefault(count + 1, []).append((_worst(after), (*full_steps, step), after))
+        reached[step] = {count: sorted(paths, key=lambda path: path[:2])[:beam] for count, paths in found.items()}
+    return {count: Path(cut, paths[0][1], extrapolation, paths[0][0]) for count, paths in sorted(reached[-1].items())}
+
+
+def join(parts: Sequence[Effects]) -> Effects:
+    """Effects measured on several batches, sample by sample; coordinates differ, lengths of sums do not."""
+    return Effects(parts[0].steps, {key: torch.cat([part.of[key] for part in parts]) for key in parts[0].of})
+
+
+def _effect(effects: Effects, cut: str, source: int, step: int, extrapolation: float) -> np.ndarray:
+    plain = effects.of[step, Reuse(cut, source, False)].numpy()
+    moved = effects.of.get((step, Reuse(cut, source, True)))
+    if moved is None or not extrapolation:
+        return plain
+    return plain + extrapolation * (moved.numpy() - plain)
+
+
+def _worst(sums: np.ndarray) -> float:
+    return float(np.sqrt(np.square(sums).sum(axis=1).max()))

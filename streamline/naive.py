@@ -27,6 +27,7 @@ def run_naive(
     clip_frames: int | None = None,
     on_event: Callable[[Event], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    count_tensors: bool = True,
 ) -> Result:
     """Make the video of a job in clips by the untouched pipeline, and join them.
 
@@ -43,7 +44,7 @@ def run_naive(
     clips: list[Result] = []
     for index in range(-(-job.num_frames // clip_frames)):
         clip = replace(job, num_frames=clip_frames, seed=(job.seed + index) % (LARGEST_SEED + 1))
-        clips.append(run(pipe, clip, None, image, on_event, should_stop=should_stop))
+        clips.append(run(pipe, clip, None, image, on_event, should_stop=should_stop, count_tensors=count_tensors))
         if chained:
             image = clips[-1].frames[-1]
     return replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -123,6 +123,8 @@ def run(
     on_event: Callable[[Event], None] | None = None,
     budget: str | int | None = None,
     should_stop: Callable[[], bool] | None = None,
+    count_tensors: bool = True,
+    call_options: Mapping[str, object] | None = None,
 ) -> Result:
     """Make the video of a job.
 
@@ -135,12 +137,15 @@ def run(
         CPU tensors are counted for it, which slows the run down.
     should_stop: asked before every slice, or without a plan at every step; once it says True the run ends in
         Cancelled, its memory is freed and the pipeline is ready for the next run.
+    count_tensors: False leaves the memory of a CPU uncounted, and reported as 0, so that the seconds are the
+        pipeline's own; later predictions learn nothing from such a run. On a GPU counting is free and always done.
+    call_options: further arguments of the pipeline's call, such as SVD's decode_chunk_size.
 
     The noise comes from a generator on the CPU, so a seed means the same on every device.
     Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory,
     Cancelled.
     """
-    arguments = call_arguments(pipe, job, image)
+    arguments = call_arguments(pipe, job, image) | dict(call_options or {})
     if plan is not None and plan.sampler is not None:
         arguments |= sampler_arguments(pipe, plan.sampler)
     if plan is None and is_applied(pipe):
@@ -170,7 +175,7 @@ def run(
             stack.enter_context(apply(pipe, plan, check, tightened))
         if limit is not None:
             stack.enter_context(capped(detect(device), limit, networks))
-        memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks)
+        memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks, count_tensors)
         stack.callback(memory.pause)
         stack.callback(_at_first_call(pipe.unet, clock.lap).remove)  # what came before is no step
         stack.callback(pipe.unet.register_forward_pre_hook(lambda *_: check()).remove)
@@ -205,7 +210,7 @@ def run(
         _, peak_bytes = memory.read()
     if rungs:  # by several plans, of which none took what was measured
         plan = rungs[-1].plan
-    elif plan is not None:
+    elif plan is not None and peak_bytes:
         keep_observation(pipe, job, plan, tuple(steps), decode_seconds, peak_bytes, limit is not None)
     emit(Finished(seconds, peak_bytes))
     return Result(
@@ -237,9 +242,13 @@ class _Clock:
 
 
 class _LiveTensors:
-    """Memory on a CPU. Counting slows every operator call, so it is paused where nothing new is to see."""
+    """Memory on a CPU. Counting slows every operator call, so it is paused where nothing new is to see.
 
-    def __init__(self, networks: list[nn.Module]) -> None:
+    counts: False for no counting at all; what is read is then 0.
+    """
+
+    def __init__(self, networks: list[nn.Module], counts: bool) -> None:
+        self._counts = counts
         self._counter = LiveTensors(networks)
         self._active = contextlib.ExitStack()
         self.weights_bytes = self._counter.weights_bytes
@@ -247,13 +256,16 @@ class _LiveTensors:
 
     def resume(self) -> None:
         self.pause()
-        self._active.enter_context(self._counter)
+        if self._counts:
+            self._active.enter_context(self._counter)
 
     def pause(self) -> None:
         self._active.close()
 
     def read(self) -> tuple[int, int]:
         """Bytes alive now, and the most so far."""
+        if not self._counts:
+            return 0, 0
         return self.weights_bytes + self._counter.live_bytes, self.weights_bytes + self._counter.peak_bytes
 
 

@@ -4,8 +4,22 @@ A command is run with the options it was given and returns what to print on stdo
 is not 0.
 """
 
-from . import budgets, calibrate, compare, devices, doctor, frontier, generate, models, peaks, plan, timing, trace
+from . import (
+    bench,
+    budgets,
+    calibrate,
+    compare,
+    devices,
+    doctor,
+    frontier,
+    generate,
+    models,
+    peaks,
+    plan,
+    timing,
+    trace,
+)
 
-COMMANDS = (generate, compare, plan, frontier, budgets, models, trace, devices, calibrate, timing, peaks, doctor)
+COMMANDS = (generate, compare, plan, frontier, budgets, models, trace, devices, calibrate, timing, peaks, bench, doctor)
 
 __all__ = ["COMMANDS"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,7 @@ def trace(
     plan: Plan | None = None,
     batch: int = 2,
     dtype: torch.dtype = torch.float16,
+    prepare: Callable[[nn.Module], object] | None = None,
 ) -> dict[str, Trace]:
     """Run one denoising step and one decode on tensors without data, by the code that runs with data.
 
@@ -46,12 +48,15 @@ def trace(
         configurations are used, so adapters loaded into it are not seen.
     height, width: of the video in pixels. plan: None for the networks as they are.
     batch: samples in one call of the UNet, 2 where guidance needs two halves; the decoder is given one video.
+    prepare: called with the UNet before it runs, to switch on what diffusers itself has for saving memory.
     Returns a Trace each for "denoiser" and "decoder". Raises UnsupportedError for networks that have no family.
     """
     with torch.no_grad(), FakeTensorMode():
         unet, vae = _networks(model)
         cast(unet, dtype)
         cast(vae, dtype)
+        if prepare is not None:
+            prepare(unet)
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
         size = (num_frames, height // scale, width // scale)
         return {

@@ -1,0 +1,55 @@
+"""Published pipelines with random weights: memory and seconds do not depend on the values, and no file is needed."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import (
+    AnimateDiffPipeline,
+    DDIMScheduler,
+    DiffusionPipeline,
+    EulerDiscreteScheduler,
+    StableVideoDiffusionPipeline,
+)
+from transformers import CLIPImageProcessor, CLIPTokenizer
+
+from ..models import published
+from ..models.catalog import BUNDLED
+
+TOKENS = 77  # a prompt's length for Stable Diffusion 1.5
+SVD_SCHEDULER = {
+    "prediction_type": "v_prediction",
+    "timestep_type": "continuous",
+    "timestep_spacing": "leading",
+    "use_karras_sigmas": True,
+    "sigma_min": 0.002,
+    "sigma_max": 700.0,
+}
+SMALL = {  # for rehearsals: the same layers, of fewer channels
+    "unet": {"block_out_channels": (32, 64, 64, 64), "num_attention_heads": 4},
+    "vae": {"block_out_channels": (32, 32, 64, 64)},
+    "image_encoder": {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4},
+    "text_encoder": {"num_hidden_layers": 1},
+    "motion_adapter": {"block_out_channels": (32, 64, 64, 64)},
+}
+
+
+def random_pipeline(
+    model: str, device: str | torch.device, dtype: torch.dtype, *, small: bool = False
+) -> DiffusionPipeline:
+    """A published model by name, made where it will run. small: the same pipeline of few parameters."""
+    torch.manual_seed(0)
+    parts = {}
+    for part in published.parts(model):
+        config = published.config(model, part) | (SMALL[part] if small else {})
+        with torch.device(device):
+            parts[part] = published.assemble(config).to(dtype)
+    if "image_encoder" in parts:
+        pipe = StableVideoDiffusionPipeline(
+            **parts, scheduler=EulerDiscreteScheduler(**SVD_SCHEDULER), feature_extractor=CLIPImageProcessor()
+        )
+    else:
+        tokenizer = CLIPTokenizer.from_pretrained(BUNDLED / "tiny-animatediff" / "tokenizer", model_max_length=TOKENS)
+        scheduler = DDIMScheduler(beta_schedule="linear", clip_sample=False, steps_offset=1)
+        pipe = AnimateDiffPipeline(**parts, tokenizer=tokenizer, scheduler=scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

@@ -172,7 +172,7 @@ def run(
 
     with contextlib.ExitStack() as stack:
         if plan is not None:
-            stack.enter_context(apply(pipe, plan, check, tightened))
+            stack.enter_context(apply(pipe, plan, check, on_rung=tightened))
         if limit is not None:
             stack.enter_context(capped(detect(device), limit, networks))
         memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks, count_tensors)

@@ -13,10 +13,13 @@ COMMIT = "0" * 39 + "1"
 
 
 @contextmanager
-def serve(folder: Path, gated: tuple[str, ...] = ()):
-    """Serve every folder/organisation/name as a model; yields the address and the list of files sent so far."""
+def serve(folder: Path, gated: tuple[str, ...] = (), broken: tuple[str, ...] = ()):
+    """Serve every folder/organisation/name as a model; yields the address and the list of files sent so far.
+
+    broken: files whose first transfer ends in the middle.
+    """
     sent = []
-    handler = partial(_Handler, folder, gated, sent)
+    handler = partial(_Handler, folder, gated, sent, set(broken))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -30,8 +33,8 @@ def serve(folder: Path, gated: tuple[str, ...] = ()):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, folder, gated, sent, *arguments):
-        self.folder, self.gated, self.sent = folder, gated, sent
+    def __init__(self, folder, gated, sent, broken, *arguments):
+        self.folder, self.gated, self.sent, self.broken = folder, gated, sent, broken
         super().__init__(*arguments)
 
     def do_HEAD(self):
@@ -59,9 +62,13 @@ class _Handler(BaseHTTPRequestHandler):
         file = files.joinpath(*rest[2:])  # resolve/<revision>/<path>
         if not file.is_file():
             return self._refuse(404, "EntryNotFound")
+        name = file.relative_to(self.folder).as_posix()
         if body:
-            self.sent.append(file.relative_to(self.folder).as_posix())
-        return self._send(file.read_bytes(), "application/octet-stream", body)
+            self.sent.append(name)
+        breaks = body and name in self.broken
+        if breaks:
+            self.broken.remove(name)
+        return self._send(file.read_bytes(), "application/octet-stream", body, breaks=breaks)
 
     def _describe(self, model, files, rest, body):
         paths = sorted(file for file in files.rglob("*") if file.is_file())
@@ -80,7 +87,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status, code):
         self._send(b"", "text/plain", True, status, {"X-Error-Code": code, "X-Error-Message": code})
 
-    def _send(self, content, kind, body, status=200, headers=()):
+    def _send(self, content, kind, body, status=200, headers=(), breaks=False):
+        size = len(content)
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        if start:
+            content, status = content[start:], 206
+            headers = {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
         self.send_response(status)
         fields = {
             "Content-Type": kind,
@@ -92,4 +104,5 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if body:
-            self.wfile.write(content)
+            self.wfile.write(content[: len(content) // 2] if breaks else content)
+            self.close_connection = breaks

@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 import streamline
 
 from . import page, work, zero
 from .gallery import Gallery
+from .guard import Guard
 from .models import Pipelines
 from .planning import Planner
 from .service import Service
@@ -27,18 +29,22 @@ LAUNCH = {
     "footer_links": ["api", "settings"],
     "max_file_size": "200mb",
     "ssr_mode": False,
+    "app_kwargs": {"middleware": [Middleware(Guard)]},
 }
 
 
-def build(output_dir: Path = OUTPUT_DIR, card: str = "", is_offline: bool = False) -> gr.Blocks:
+def build(
+    output_dir: Path = OUTPUT_DIR, card: str = "", is_offline: bool = False, is_public: bool = False
+) -> gr.Blocks:
     """The page with services of its own; launch it with ui.LAUNCH.
 
     output_dir: where videos are kept. card: to emulate from the beginning. is_offline: never ask the hub.
+    is_public: strangers may come, so no folder of this machine can be named.
     Raises InputError for a card that nobody knows.
     """
     if card:
         streamline.emulate(card)
-    pipelines = Pipelines(is_offline)
+    pipelines = Pipelines(is_offline, is_public)
     make = zero.on_gpu(work.make) if zero.is_here() else partial(work.make, pipelines=pipelines)
     planner = Planner(pipelines)
     service = Service(make, Gallery(output_dir), planner.forget)

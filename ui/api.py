@@ -29,11 +29,11 @@ def build(studio: Studio) -> None:
     def settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, card) -> Settings:
         entry = entries().get(model)
         if entry is None:
-            raise streamline.InputError(f"There is no model {model!r}; there are {', '.join(entries())}.")
+            raise streamline.InputError(f"There is no model {str(model)[:80]!r}; there are {', '.join(entries())}.")
         source = Source(entry.source)
         profile = studio.planner.profile(source, entry)
         given = {"num_inference_steps": steps, "num_frames": frames, "width": width, "height": height, "seed": seed}
-        given = {name: int(value) for name, value in given.items() if value}
+        given = {name: whole(value) for name, value in given.items() if value}
         if profile.task == "text-to-video":
             given["prompt"] = prompt
         job = replace(profile.job, **given)
@@ -143,6 +143,11 @@ def build(studio: Studio) -> None:
         video, receipt, compared = gr.Video(label="video"), gr.JSON(label="receipt"), gr.JSON(label="comparison")
         gr.Button("generate").click(generate, inputs, [video, receipt], api_name="generate", **DEVICE)
         gr.Button("compare").click(compare, inputs, compared, api_name="compare", **DEVICE)
+
+
+def whole(number: float) -> float:
+    """A number as gradio hands it on, which knows no whole ones; what is none stays, to be refused by the job."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 @contextmanager

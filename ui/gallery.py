@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -12,11 +13,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from PIL import Image
 
 import streamline
 
 from .orders import Order, Settings
+
+log = logging.getLogger(__name__)
 
 CAP_BYTES = 4 * 2**30
 THUMBNAIL = 192  # pixels of its longer side
@@ -60,15 +64,35 @@ class Gallery:
     """The runs of every owner. An owner's folder has a name nobody can guess who does not know the owner."""
 
     def __init__(self, folder: Path, cap_bytes: int = CAP_BYTES) -> None:
+        """Removes what a process that was killed had begun to write into the folder, and says so."""
         self.folder = folder
         self._cap_bytes = cap_bytes
+        for draft in folder.glob("*/.*-*"):
+            if not _is_alive(draft.name.rpartition("-")[2]):
+                log.warning("a video that was not written to its end is removed: %s", draft.name)
+                shutil.rmtree(draft, ignore_errors=True)
 
     def add(self, owner: str, order: Order, result: streamline.Result, receipt: streamline.Receipt) -> str:
-        """Keep a finished video; returns the run's name. The oldest runs go when the cap is reached."""
+        """Keep a finished video; returns the run's name. The oldest runs go when the cap is reached.
+
+        It is there complete or not at all. Raises OSError or InputError where the disk does not take it.
+        """
         made = time.time()
         name = time.strftime("%Y%m%d-%H%M%S", time.localtime(made)) + "-" + secrets.token_hex(3)
         home = self._home(owner)
-        draft = home / f".{name}"
+        draft = home / f".{name}-{os.getpid()}"
+        try:
+            self._write(draft, made, order, result, receipt)
+            os.replace(draft, home / name)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        self._prune(keep=home / name)
+        return name
+
+    def _write(
+        self, draft: Path, made: float, order: Order, result: streamline.Result, receipt: streamline.Receipt
+    ) -> None:
         (draft / FRAMES).mkdir(parents=True)
         for index, frame in enumerate(result.frames):
             frame.save(draft / FRAMES / f"{index:04d}.png")
@@ -81,9 +105,6 @@ class Gallery:
             order.image.save(draft / PICTURE)
         entry = {"made": made, "settings": order.settings.to_dict(), "receipt": receipt.to_dict()}
         (draft / ENTRY).write_text(json.dumps(entry, indent=2), encoding="utf-8")
-        os.replace(draft, home / name)
-        self._prune(keep=home / name)
-        return name
 
     def runs(self, owner: str) -> list[Run]:
         """An owner's runs, the latest first; what cannot be read is left out."""
@@ -99,7 +120,8 @@ class Gallery:
         try:
             entry = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
             receipt = streamline.Receipt.from_dict(entry["receipt"])
-            return Run(name, folder, entry["made"], Settings.from_dict(entry["settings"]), receipt)
+            run = Run(name, folder, float(entry["made"]), Settings.from_dict(entry["settings"]), receipt)
+            return run if run.video.is_file() else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -127,6 +149,10 @@ class Gallery:
                 break
             total -= _size(folder)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: str) -> bool:
+    return process.isdecimal() and int(process) < 2**31 and psutil.pid_exists(int(process))
 
 
 def _size(folder: Path) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from diffusers import DiffusionPipeline
 
 import streamline
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 OWN = "own"
 """The name of the entry for a folder or a hub id that the user types in."""
 
@@ -117,14 +120,18 @@ class Pipelines:
     to be run.
     """
 
-    def __init__(self, offline: bool = False) -> None:
+    def __init__(self, offline: bool = False, is_public: bool = False) -> None:
+        """is_public: strangers may ask, so that what they name must be a model on offer or a hub id."""
         self._offline = offline
+        self._is_public = is_public
         self._lock = threading.Lock()
         self._small: dict[Source, DiffusionPipeline] = {}
         self._last: tuple[Source, torch.dtype, DiffusionPipeline] | None = None
 
     def get(self, source: Source, dtype: torch.dtype) -> DiffusionPipeline:
         """The pipeline, loaded if need be; raises ModelError when it cannot be had."""
+        if self._is_public:
+            _refuse_folders(source)
         with self._lock:
             if source in self._small:
                 return self._small[source]
@@ -147,3 +154,11 @@ class Pipelines:
             else:
                 self._last = (source, dtype, pipe)
             return pipe
+
+
+def _refuse_folders(source: Source) -> None:
+    """Raise ModelError for anything that could be a place on this machine."""
+    offered = {model.name for model in streamline.MODELS}
+    for name in filter(None, (source.name, source.base, source.motion_adapter)):
+        if name not in offered and (not HUB_ID.fullmatch(name) or os.path.lexists(name)):
+            raise streamline.ModelError("Folders of this machine are not open here; name a hub id, organisation/name.")

@@ -195,7 +195,11 @@ class Service:
         view, run = entry.view, ""
         if view.order.kind == "generate":
             self._set(entry, status="writing")
-            run = self.gallery.add(entry.owner, view.order, view.results[0], view.receipts[0])
+            try:
+                run = self.gallery.add(entry.owner, view.order, view.results[0], view.receipts[0])
+            except (OSError, streamline.InputError) as error:
+                reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+                raise streamline.StreamlineError(f"The video was made but could not be kept: {reason}.") from error
             self._set(entry, results=(replace(view.results[0], frames=()),))  # the gallery has them
         self._set(entry, status="done", run=run, ended=time.time(), preview=())
 

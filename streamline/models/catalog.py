@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from ..errors import InputError, ModelError
 from ..execution.apply import PIPELINES
+from .weights import check_weights, has_weights
 
 Task = Literal["text-to-video", "image-to-video"]
 
@@ -133,6 +134,7 @@ def load(
     half = dtype in (torch.float16, torch.bfloat16)
     folder = find(source) or _download(source, half=half, offline=offline)
     _check_kind(source, folder, adapter)
+    _check_files(folder)
 
     def options(folder: Path) -> dict:
         files = [file.relative_to(folder).as_posix() for file in folder.rglob("*.safetensors")]
@@ -143,6 +145,7 @@ def load(
             pipe = DiffusionPipeline.from_pretrained(folder, **options(folder))
         else:
             adapter_folder = find(adapter) or _download(adapter, half=half, offline=offline)
+            _check_files(adapter_folder)
             motion = MotionAdapter.from_pretrained(adapter_folder, **options(adapter_folder))
             pipe = AnimateDiffPipeline.from_pretrained(folder, motion_adapter=motion, **options(folder))
             pipe.scheduler = _animatediff_scheduler(pipe)
@@ -210,14 +213,21 @@ def _is_complete(folder: Path) -> bool:
     """Whether a folder holds the weights of every network in its index (a lone network has no index)."""
     index = _index(folder)
     if index is None:
-        return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+        return (folder / "config.json").is_file() and has_weights(folder)
     present = [name for name, kind in index.items() if name in NETWORKS and any(kind)]
     others = [name for name in ("tokenizer", "scheduler", "feature_extractor") if any(index.get(name) or ())]
     return (
         bool(present)
-        and all(any((folder / name).glob("*.safetensors")) for name in present)
+        and all(has_weights(folder / name) for name in present)
         and all((folder / name).is_dir() for name in others)
     )
+
+
+def _check_files(folder: Path) -> None:
+    """Raise ModelError for files of weights that were cut short, before time is spent on loading them."""
+    index = _index(folder)
+    for place in [folder] if index is None else [folder / name for name in sorted(NETWORKS & set(index))]:
+        check_weights(place)
 
 
 def _index(folder: Path) -> dict | None:

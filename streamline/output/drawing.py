@@ -13,6 +13,7 @@ from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place
 from ..plan import Plan
 from ..planning.planner import Candidate
+from .video import appearing
 
 GIB = 2**30
 UNSLICED, SLICED = "tab:gray", "tab:blue"
@@ -43,7 +44,8 @@ def draw_frontier(costs: PipelineCost, place: Place, points: Sequence[Candidate]
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
-    figure.savefig(path)
+    with appearing(path) as partial:
+        figure.savefig(partial)
 
 
 def _draw_groups(

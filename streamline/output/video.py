@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -54,7 +55,7 @@ def export(
     if len({frame.size for frame in frames}) > 1:
         raise InputError("The frames of a video must be of one size.")
     suffix = path.suffix.lower()
-    with _appearing(path) as partial:
+    with appearing(path) as partial:
         if suffix == ".zip":
             _write_zip(frames, partial, receipt)
         elif suffix == ".gif":
@@ -82,6 +83,17 @@ def _write_video(frames: Sequence[Image.Image], path: Path, fps: int, crf: int) 
     with writer:
         for frame in frames:
             writer.append_data(_even(np.asarray(enlarge(frame.convert("RGB")))))
+    _check_written(path, len(frames))
+
+
+def _check_written(path: Path, count: int) -> None:
+    """Raise OSError unless all frames are there: where the disk is full ffmpeg may end without a word."""
+    try:
+        written, _ = imageio_ffmpeg.count_frames_and_secs(path)
+    except RuntimeError:  # nothing in it can be read
+        written = 0
+    if written != count:
+        raise OSError(f"only {written} of {count} frames were written; the disk may be full")
 
 
 def _write_zip(frames: Sequence[Image.Image], path: Path, receipt: Receipt | None) -> None:
@@ -96,7 +108,7 @@ def _write_zip(frames: Sequence[Image.Image], path: Path, receipt: Receipt | Non
 def save_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
     """Write a PNG, complete or not at all. Raises InputError for a path that cannot be written."""
     path = check_path(path, ".png")
-    with _appearing(path) as partial:
+    with appearing(path) as partial:
         picture.save(partial, optimize=True)
     return path
 
@@ -104,13 +116,13 @@ def save_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
 def save_text(text: str, path: str | os.PathLike) -> Path:
     """Write a web page, complete or not at all. Raises InputError for a path that cannot be written."""
     path = check_path(path, ".html")
-    with _appearing(path) as partial:
+    with appearing(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
+def appearing(path: Path) -> Iterator[Path]:
     """Where to write what is to appear at `path` once it is complete; a folder, so that all of it goes at once."""
     try:
         with TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent, ignore_cleanup_errors=True) as folder:

@@ -30,7 +30,7 @@ FILM = (
 def budget_slider(outlook: Outlook) -> str:
     """The memory slider, on a logarithmic scale from the least that does to all there is."""
     least, most, budget = outlook.least_bytes, outlook.most_bytes, outlook.budget_bytes
-    fastest = outlook.candidates[0].prediction.peak_bytes
+    fastest = outlook.predictions[0].peak_bytes
 
     def share(size: float) -> float:
         if most <= least:
@@ -68,35 +68,44 @@ def device_words(device: streamline.Device, budget: int) -> str:
     )
 
 
+PLANNING = (
+    '<div class="panel outlook pending" id="planning" role="status"><h3>What it will take</h3>'
+    '<p class="sentence"><i class="spinner"></i>Working out the first plan for this model; it takes some seconds, '
+    "once.</p></div>"
+)
+ESTIMATE = '<p class="sentence"><i class="spinner"></i>A first estimate; the plan itself is being worked out.</p>'
+
+
 def plan_panel(outlook: Outlook) -> str:
     """What a run will take, or why it cannot be made and what to change."""
-    shown = outlook.prediction or outlook.candidates[-1].prediction
+    shown = outlook.prediction or outlook.predictions[-1]
     bars = charts.stage_bars(shown, outlook.budget_bytes)
-    if outlook.plan is None:
+    kind = " estimate" if outlook.is_estimate else ""
+    if outlook.prediction is None:
         buttons = "".join(_remedy(remedy.label, dict(remedy.changes)) for remedy in outlook.remedies)
         body = (
             f'<div class="trouble"><p>{escape(outlook.trouble)}</p>'
-            f'<div class="remedies">{buttons}</div></div><h4>Memory in the smallest pieces</h4>{bars}'
+            f'<div class="remedies">{buttons}</div></div>{ESTIMATE if kind else ""}'
+            f"<h4>Memory in the smallest pieces</h4>{bars}"
         )
-        return f'<div class="panel outlook" id="outlook" role="status"><h3>It does not fit yet</h3>{body}</div>'
+        return f'<div class="panel outlook{kind}" id="outlook" role="status"><h3>It does not fit yet</h3>{body}</div>'
     saved = 1 - shown.peak_bytes / outlook.original.peak_bytes
     saving = f"{saved:.0%} less than the original" if saved >= 0.01 else "as the original"
-    points = [(one.prediction.peak_bytes, one.prediction.seconds) for one in outlook.candidates]
-    here = next((index for index, one in enumerate(outlook.candidates) if one.prediction == outlook.prediction), None)
+    points = [(one.peak_bytes, one.seconds) for one in outlook.predictions]
+    here = next((index for index, one in enumerate(outlook.predictions) if one == outlook.prediction), None)
     plot = ""
     if len(points) > 1:
-        plot = f"<h4>Time against memory: choose a point to set the budget</h4>{_frontier(points, here, outlook)}"
+        plot = (
+            "<h4>Time against memory: choose a point to set the budget</h4>"
+            f"{charts.frontier(points, here, outlook.budget_bytes)}"
+        )
+    said = ESTIMATE if outlook.plan is None else f'<p class="sentence">{sentence(outlook.plan, outlook.settings)}</p>'
     return (
-        '<div class="panel outlook" id="outlook" role="status"><h3>What it will take</h3><div class="headline">'
+        f'<div class="panel outlook{kind}" id="outlook" role="status"><h3>What it will take</h3><div class="headline">'
         f"<div><b>{words.size(shown.peak_bytes)}</b><span>memory at the worst moment, {saving}</span></div>"
         f"<div><b>{words.duration(shown.seconds)}</b><span>time, {_confidence(shown)}</span></div></div>"
-        f'<p class="sentence">{sentence(outlook.plan, outlook.settings)}</p>'
-        f"<h4>Memory, stage by stage</h4>{bars}{plot}</div>"
+        f"{said}<h4>Memory, stage by stage</h4>{bars}{plot}</div>"
     )
-
-
-def _frontier(points: list, here: int, outlook: Outlook) -> str:
-    return charts.frontier(points, here, outlook.budget_bytes)
 
 
 def _remedy(label: str, changes: dict) -> str:
@@ -131,7 +140,8 @@ def sentence(plan: streamline.Plan, settings: Settings) -> str:
 def reasons(outlook: Outlook) -> str:
     """Every choice of the plan with its reason, in the terms of the field."""
     if outlook.plan is None:
-        return '<p class="muted">There is no plan that fits.</p>'
+        said = "The plan is being worked out." if outlook.is_estimate else "There is no plan that fits."
+        return f'<p class="muted">{said}</p>'
     rows = "".join(f"<li>{escape(line)}</li>" for line in outlook.plan.reasons)
     return f'<ul class="reasons">{rows}</ul>'
 

@@ -114,6 +114,11 @@ class Plan:
         slicing = Slicing(frames=slices, pixels=slices)
         return cls(denoiser=slicing, decoder=slicing, guidance=guidance)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether a run gives the same video as the untouched pipeline."""
+        return self.rehash is None
+
     def to_dict(self) -> dict:
         """Plain data, ready for JSON."""
         return {

@@ -1,6 +1,5 @@
-"""The app for programs: named endpoints through gradio_client, options of app.py, and a Hugging Face Space."""
+"""The app for programs: named endpoints through gradio_client, and options of app.py."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,43 +11,6 @@ import streamline
 
 pytestmark = pytest.mark.slow
 PROMPT = "a red circle moving left on a black background"
-SPACE = '''
-"""What the `spaces` package does for this app: calls in a process of their own, which share nothing."""
-import multiprocessing
-
-def GPU(duration):
-    def decorate(make):
-        def call(*arguments):
-            assert duration(*arguments) > 0
-            context = multiprocessing.get_context("spawn")
-            events = context.Queue()
-            process = context.Process(target=_run, args=(events, make.__module__, make.__qualname__, arguments))
-            process.start()
-            while (event := events.get()) is not None:
-                yield event
-            process.join()
-        return call
-    return decorate
-
-def _run(events, module, name, arguments):
-    import importlib
-    for event in getattr(importlib.import_module(module), name)(*arguments):
-        events.put(event)
-    events.put(None)
-'''
-USE_SPACE = """
-import app
-from gradio_client import Client
-
-if __name__ == "__main__":
-    app.demo.launch(prevent_thread_lock=True, quiet=True)
-    client = Client(app.demo.local_url, verbose=False)
-    video, receipt = client.predict(
-        model="tiny-animatediff", prompt="a red circle", image=None, budget="", quality="exact", emulate="",
-        steps=2, frames=0, width=0, height=0, seed=1, api_name="/generate",
-    )
-    print("made", receipt["model"], receipt["job"]["num_inference_steps"])
-"""
 
 
 @pytest.fixture(scope="module")
@@ -118,18 +80,3 @@ def test_bad_requests_are_sentences(client, given):
 def test_options_that_make_no_sense_are_refused_at_once(option, sentence):
     done = subprocess.run([sys.executable, "app.py", *option], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and sentence in done.stderr
-
-
-def test_a_space_shares_nothing_with_its_gpu_worker(tmp_path):
-    (tmp_path / "spaces.py").write_text(SPACE)
-    script = tmp_path / "use.py"
-    script.write_text(USE_SPACE)
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
-        "SPACE_ID": "someone/streamlined",
-        "HF_HUB_OFFLINE": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert "made tiny-animatediff 2" in done.stdout, done.stderr[-3000:]

@@ -127,7 +127,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             stage: gr.update(value=panels.stage_box(view) if not done else "", visible=not done),
             progress: panels.progress(view),
             live: panels.live(view),
-            result: panels.result(view) if done else "",
+            result: panels.result(view, studio.service.fidelity(view.receipts[0])) if done else "",
             video: gr.update(visible=done) if not done else gr.update(visible=True, value=_video(view, browser)),
             take_home: gr.update(visible=done),
             stop: gr.update(interactive=running),

@@ -19,6 +19,7 @@ from .service import View
 
 PREVIEW_PIXELS = 320
 STRIP_FRAMES = 8
+MOST_NOTES = 3  # of a run, the latest
 FILM = (
     '<svg viewBox="0 0 48 48" fill="none" stroke="currentColor" stroke-width="2.5" aria-hidden="true">'
     '<rect x="5" y="9" width="38" height="30" rx="5"/>'
@@ -130,10 +131,11 @@ def sentence(plan: streamline.Plan, settings: Settings) -> str:
     if plan.residency == "stages":
         parts.append("each part of the model is on the card only while it is needed")
     if plan.rehash is not None:
-        full = len(plan.rehash.full_steps)
-        parts.append(f"{full} of {settings.job.num_inference_steps} steps are computed in full and the rest reuse them")
+        steps = settings.job.num_inference_steps
+        full = steps - len(_reused(plan, steps))
+        parts.append(f"{full} of {steps} steps are computed in full and the rest reuse them")
     text = ", ".join(parts) if parts else "everything fits whole, so nothing has to be cut up"
-    end = "the video is the same as the original’s" if plan.rehash is None else "the video is close to the original’s"
+    end = "the video is the same as the original’s" if plan.is_exact else "the video is close to the original’s"
     return f"{text[0].upper()}{text[1:]}; {end}."
 
 
@@ -180,6 +182,7 @@ def status_words(view: View) -> str:
         "warming": "Warming up",
         "denoising": "Making the video",
         "decoding": "Turning it into frames",
+        "checking": "Measuring how close it is to the original",
         "writing": "Writing the files",
         "done": "Done",
         "failed": "Not made",
@@ -199,7 +202,7 @@ def progress(view: View | None) -> str:
         share = 0.94 * done / max(total, 1)
         left = view.seconds_left
         figures = f"step {done} of {total}" + (f" · about {words.duration(left)} left" if left is not None else "")
-    elif view.status in ("decoding", "writing"):
+    elif view.status in ("decoding", "checking", "writing"):
         share, figures = 0.97, f"step {total} of {total}"
     elif view.status == "done":
         figures = f"in {words.duration(view.ended - view.began)}"
@@ -207,11 +210,12 @@ def progress(view: View | None) -> str:
         made = sum(result is not None for result in view.results)
         due = sum(not part.is_skipped for part in view.order.parts)
         figures = f"run {min(made + 1, due)} of {due}" + (f" · {figures}" if figures else "")
+    notes = "".join(f'<p class="muted">{escape(sentence)}</p>' for sentence in dict.fromkeys(view.notes[-MOST_NOTES:]))
     width = "" if kind else f' style="width:{share:.0%}"'
     return (
         '<div class="progress" role="status">'
         f'<div class="status"><b>{status_words(view)}</b><span>{figures}</span></div>'
-        f'<div class="track{kind}"><i{width}></i></div></div>'
+        f'<div class="track{kind}"><i{width}></i></div>{notes}</div>'
     )
 
 
@@ -226,8 +230,7 @@ def live(view: View | None) -> str:
     expected = max(last.seconds + (view.seconds_left or 0.0), 0.5)
     samples = [(one.seconds, one.live_bytes, one.peak_bytes) for one in _thin(view.samples)]
     plot = charts.memory(samples, predicted, budget, last.seconds if view.is_over else expected)
-    rehash = None if part.plan is None else part.plan.rehash
-    reused = set() if rehash is None else set(range(view.total_steps)) - set(rehash.full_steps)
+    reused = _reused(part.plan, view.total_steps)
     seconds = [step.seconds for step in view.steps]
     pace = f"{sorted(seconds)[len(seconds) // 2]:.2f} s a step" if seconds else ""
     process = [one.process_bytes for one in _thin(view.samples) if one.process_bytes]
@@ -247,7 +250,7 @@ def _thin(samples: Sequence, most: int = 240) -> list:
     return [*samples[::every], samples[-1]] if every > 1 else list(samples)
 
 
-def result(view: View | None) -> str:
+def result(view: View | None, fidelity: streamline.Fidelity | None = None) -> str:
     """Predicted against measured, and how close the video is to the original's."""
     if view is None or view.status != "done" or view.order.kind != "generate":
         return ""
@@ -260,22 +263,58 @@ def result(view: View | None) -> str:
     if view.order.settings.card:
         card = '<p class="muted">The prediction is for the emulated card; time was measured on this machine.</p>'
     return (
-        f'<div class="panel result"><h3>The result</h3>{badge(part.plan, view.order.settings)}'
+        f'<div class="panel result"><h3>The result</h3>{badge(view.receipts[0], fidelity)}'
         '<table class="figures"><thead><tr><th></th><th>predicted</th><th>measured</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>{card}</div>"
     )
 
 
-def badge(plan: streamline.Plan | None, settings: Settings, psnr: float | None = None) -> str:
-    """How close a video is to the one the untouched pipeline makes."""
+def badge(receipt: streamline.Receipt, fidelity: streamline.Fidelity | None) -> str:
+    """How close a video is to the one the untouched pipeline makes, and how that is known."""
+    plan, how = receipt.plan, ""
     if plan is None:
-        return '<span class="badge exact">the original itself</span>'
+        kind, text = "exact", "the original itself"
+    elif receipt.exactness == "exact":
+        kind, text = "exact", f"exact: {_sameness(receipt, fidelity)}"
+        if fidelity is None:
+            how = "Only the order of computing differs. Compare makes the original too, and measures it."
+    else:
+        kind, text = "near", f"approximate: {approximation(plan, receipt.job)}"
+        text += "; not measured" if fidelity is None else f"; {_decibels(fidelity)} measured here"
+        if fidelity is None:
+            how = "Compare makes the original too, and measures how close this is."
+    how = f'<p class="muted">{how}</p>' if how else ""
+    return f'<span class="badge {kind}">{text}</span>{how}'
+
+
+def approximation(plan: streamline.Plan, job: streamline.Job) -> str:
+    """What a plan does otherwise than the original, in words."""
     if plan.rehash is None:
-        return '<span class="badge exact">exact: the same as the original within 1e-5</span>'
-    steps = settings.job.num_inference_steps
-    reused = steps - len(plan.rehash.full_steps)
-    measured = f"PSNR {psnr:.0f} dB measured here" if psnr is not None else "Compare measures how close"
-    return f'<span class="badge near">approximate: {reused} of {steps} steps reuse others; {measured}</span>'
+        return "other steps than the original’s"
+    steps = job.num_inference_steps
+    return f"{len(_reused(plan, steps))} of {steps} steps reuse others"
+
+
+def _reused(plan: streamline.Plan | None, steps: int) -> set[int]:
+    """Steps that are not computed in full; those after the last full one of a schedule are."""
+    if plan is None or plan.rehash is None:
+        return set()
+    full = plan.rehash.full_steps
+    return {step for step in range(min(steps, full[-1])) if step not in full}
+
+
+def _sameness(receipt: streamline.Receipt, fidelity: streamline.Fidelity | None) -> str:
+    if fidelity is not None and fidelity.largest_difference == 0:
+        return "the original’s video, pixel for pixel, measured here"
+    if fidelity is not None:
+        return f"no pixel is further than {fidelity.largest_difference} of 255 from the original, measured here"
+    if receipt.dtype == "float32":
+        return "the same as the original within 1e-5"
+    return "the same as the original but for the rounding of half precision"
+
+
+def _decibels(fidelity: streamline.Fidelity) -> str:
+    return "no difference" if math.isinf(fidelity.psnr) else f"PSNR {fidelity.psnr:.0f} dB"
 
 
 def _row(name: str, predicted: float, measured: float, in_words) -> str:

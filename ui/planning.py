@@ -19,6 +19,7 @@ from .models import Entry, Pipelines, Profile, Source, entries
 from .orders import QUALITIES, Order, Part, Settings
 
 REMEMBERED = 32  # forecasts
+CHECK_SECONDS = 6.0  # an original that takes no longer is made too, where the video is not the same
 SPARE = 1.02  # of a budget that is proposed, over what is predicted
 
 
@@ -168,7 +169,7 @@ class Planner:
         """The video of an outlook that fits; raises InputError for one that does not."""
         self._require(outlook)
         part = Part("streamlined", outlook.plan, outlook.prediction)
-        return Order("generate", outlook.settings, (part,), image)
+        return Order("generate", outlook.settings, (part,), image, self._check(outlook))
 
     def comparison(self, outlook: Outlook, image) -> Order:
         """The original and the streamlined run; the original is left out where the device cannot hold it."""
@@ -190,6 +191,12 @@ class Planner:
                 plan = replace(one.plan, budget_bytes=budget)
                 parts.append(Part(f"{quality}, {words.size_up(budget)}", plan, one.prediction))
         return Order("sweep", outlook.settings, tuple(parts), image)
+
+    def _check(self, outlook: Outlook) -> streamline.Prediction | None:
+        """The original, where a video is not the same, it fits, and it is not much to wait for."""
+        original, room = outlook.original, streamline.default_budget(outlook.device)
+        is_cheap = original.seconds <= CHECK_SECONDS and original.peak_bytes <= room and not outlook.settings.card
+        return original if is_cheap and not outlook.plan.is_exact else None
 
     def _require(self, outlook: Outlook) -> None:
         if outlook.plan is None:

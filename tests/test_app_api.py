@@ -1,7 +1,10 @@
 """The app for programs: named endpoints through gradio_client, and options of app.py."""
 
+import json
 import subprocess
 import sys
+import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -60,7 +63,7 @@ def test_devices_are_told(client):
 
 
 @pytest.mark.parametrize(
-    "given", [{"model": "nothing"}, {"budget": "lots"}, {"seed": -1}, {"prompt": ""}, {"frames": 10_000}]
+    "given", [{"model": "nothing"}, {"budget": "lots"}, {"seed": -1}, {"prompt": ""}, {"frames": 10_000}, {"seed": 2.5}]
 )
 def test_bad_requests_are_sentences(client, given):
     from gradio_client.exceptions import AppError
@@ -80,3 +83,13 @@ def test_bad_requests_are_sentences(client, given):
 def test_options_that_make_no_sense_are_refused_at_once(option, sentence):
     done = subprocess.run([sys.executable, "app.py", *option], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and sentence in done.stderr
+
+
+@pytest.mark.skipif(find_spec("mcp") is None, reason="gradio[mcp] is not installed, so --mcp is not tried")
+def test_language_models_are_offered_the_endpoints(tmp_path):
+    with serving(tmp_path, "--mcp") as address:
+        schema = json.load(urllib.request.urlopen(f"{address}gradio_api/mcp/schema", timeout=30))
+    tools = {tool["name"].rpartition("_")[2]: tool for tool in schema}
+    assert set(tools) == {"plan", "generate", "compare", "devices"}
+    assert "without making it" in tools["plan"]["description"]
+    assert tools["plan"]["inputSchema"]["properties"]["budget"]["description"].startswith("memory it may use")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ def build(studio: Studio) -> None:
         source = Source(entry.source)
         profile = studio.planner.profile(source, entry)
         given = {"num_inference_steps": steps, "num_frames": frames, "width": width, "height": height, "seed": seed}
-        given = {name: int(value) for name, value in given.items() if value}
+        given = {name: _whole(value) for name, value in given.items() if value}
         if profile.task == "text-to-video":
             given["prompt"] = prompt
         job = replace(profile.job, **given)
@@ -143,6 +144,11 @@ def build(studio: Studio) -> None:
         video, receipt, compared = gr.Video(label="video"), gr.JSON(label="receipt"), gr.JSON(label="comparison")
         gr.Button("generate").click(generate, inputs, [video, receipt], api_name="generate", **DEVICE)
         gr.Button("compare").click(compare, inputs, compared, api_name="compare", **DEVICE)
+
+
+def _whole(value: float) -> float:
+    """A number of JSON as the whole number that it is; of others a job says that they are none."""
+    return int(value) if math.isfinite(value) and value == int(value) else value
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             with gr.Row(visible=False, equal_height=True) as take_home:
                 kind = gr.Dropdown(list(FORMATS), value=".mp4", label="Format", min_width=120, elem_id="format")
                 crf = gr.Slider(
-                    10, 35, value=16, step=1, label="Compression", info="less is finer; for MP4 and WebM", min_width=150
+                    10, 35, value=16, step=1, label="Compression", info="less is finer; for MP4 and WebM", min_width=220
                 )
                 download = gr.DownloadButton("Download", min_width=120, elem_id="download")
             live = html("", elem_classes="fold", elem_id="live")

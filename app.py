@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 
@@ -31,7 +32,10 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
         if not user or not password:
             parser.error("--auth wants a name and a password, like --auth ann:secret")
         options.auth = (user, password)
-    for flag, module, package in (("window", "webview", "pywebview"), ("mcp", "mcp", "'gradio[mcp]'")):
+    for flag, module, package in (
+        ("window", "webview", "pywebview"),
+        ("mcp", "mcp", f"'gradio[mcp]=={version('gradio')}'"),
+    ):
         if getattr(options, flag) and importlib.util.find_spec(module) is None:
             parser.error(f"--{flag} needs a package that is not installed: pip install {package}")
     return options

@@ -56,8 +56,12 @@ torch_source() {
     fi
 }
 
+has_pip() { # asking pip itself takes a second
+    "$VENV_PYTHON" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("pip") is None)'
+}
+
 make_venv() {
-    if fits "$VENV_PYTHON" && "$VENV_PYTHON" -m pip --version >/dev/null 2>&1; then
+    if fits "$VENV_PYTHON" && has_pip; then
         return
     fi
     local python

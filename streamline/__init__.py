@@ -38,7 +38,7 @@ from .output.receipt_files import read_receipt  # noqa: E402
 from .output.video import contact_sheet, export  # noqa: E402
 from .plan import Plan, Rehash, Slicing  # noqa: E402
 from .planning.planner import Candidate  # noqa: E402
-from .planning.tuning import frontier, predict, tune  # noqa: E402
+from .planning.tuning import Forecast, forecast, frontier, predict, tune  # noqa: E402
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
 from .sampler import Sampler  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
@@ -56,6 +56,7 @@ __all__ = [
     "Fidelity",
     "Finding",
     "Finished",
+    "Forecast",
     "InputError",
     "Job",
     "LiveTensors",
@@ -89,6 +90,7 @@ __all__ = [
     "emulate",
     "examine",
     "export",
+    "forecast",
     "frontier",
     "is_applied",
     "load",

@@ -1,8 +1,10 @@
-"""The app for programs: named endpoints through gradio_client, options of app.py, and a Hugging Face Space."""
+"""The app for programs: named endpoints through gradio_client, and options of app.py."""
 
-import os
+import json
 import subprocess
 import sys
+import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,43 +14,6 @@ import streamline
 
 pytestmark = pytest.mark.slow
 PROMPT = "a red circle moving left on a black background"
-SPACE = '''
-"""What the `spaces` package does for this app: calls in a process of their own, which share nothing."""
-import multiprocessing
-
-def GPU(duration):
-    def decorate(make):
-        def call(*arguments):
-            assert duration(*arguments) > 0
-            context = multiprocessing.get_context("spawn")
-            events = context.Queue()
-            process = context.Process(target=_run, args=(events, make.__module__, make.__qualname__, arguments))
-            process.start()
-            while (event := events.get()) is not None:
-                yield event
-            process.join()
-        return call
-    return decorate
-
-def _run(events, module, name, arguments):
-    import importlib
-    for event in getattr(importlib.import_module(module), name)(*arguments):
-        events.put(event)
-    events.put(None)
-'''
-USE_SPACE = """
-import app
-from gradio_client import Client
-
-if __name__ == "__main__":
-    app.demo.launch(prevent_thread_lock=True, quiet=True)
-    client = Client(app.demo.local_url, verbose=False)
-    video, receipt = client.predict(
-        model="tiny-animatediff", prompt="a red circle", image=None, budget="", quality="exact", emulate="",
-        steps=2, frames=0, width=0, height=0, seed=1, api_name="/generate",
-    )
-    print("made", receipt["model"], receipt["job"]["num_inference_steps"])
-"""
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +63,7 @@ def test_devices_are_told(client):
 
 
 @pytest.mark.parametrize(
-    "given", [{"model": "nothing"}, {"budget": "lots"}, {"seed": -1}, {"prompt": ""}, {"frames": 10_000}]
+    "given", [{"model": "nothing"}, {"budget": "lots"}, {"seed": -1}, {"prompt": ""}, {"frames": 10_000}, {"seed": 2.5}]
 )
 def test_bad_requests_are_sentences(client, given):
     from gradio_client.exceptions import AppError
@@ -120,16 +85,11 @@ def test_options_that_make_no_sense_are_refused_at_once(option, sentence):
     assert done.returncode == 2 and sentence in done.stderr
 
 
-def test_a_space_shares_nothing_with_its_gpu_worker(tmp_path):
-    (tmp_path / "spaces.py").write_text(SPACE)
-    script = tmp_path / "use.py"
-    script.write_text(USE_SPACE)
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
-        "SPACE_ID": "someone/streamlined",
-        "HF_HUB_OFFLINE": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert "made tiny-animatediff 2" in done.stdout, done.stderr[-3000:]
+@pytest.mark.skipif(find_spec("mcp") is None, reason="gradio[mcp] is not installed, so --mcp is not tried")
+def test_language_models_are_offered_the_endpoints(tmp_path):
+    with serving(tmp_path, "--mcp") as address:
+        schema = json.load(urllib.request.urlopen(f"{address}gradio_api/mcp/schema", timeout=30))
+    tools = {tool["name"].rpartition("_")[2]: tool for tool in schema}
+    assert set(tools) == {"plan", "generate", "compare", "devices"}
+    assert "without making it" in tools["plan"]["description"]
+    assert tools["plan"]["inputSchema"]["properties"]["budget"]["description"].startswith("memory it may use")

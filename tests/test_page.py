@@ -11,12 +11,13 @@ from PIL import Image
 
 import streamline
 from ui import charts, panels, words, work
-from ui.events import Failed, Loading, PartDone, PartStarted, Stepped
+from ui.events import Failed, Loading, Noted, PartDone, PartStarted, Stepped
 from ui.fields import PICTURES
 from ui.form import Form, read, read_picture
 from ui.gallery import Gallery
-from ui.models import Pipelines, Profile, Source
+from ui.models import Pipelines, Profile, Source, entries
 from ui.orders import Order, Part, Settings
+from ui.planning import Planner
 from ui.restoring import restore, settings_of
 from ui.service import MOST_WAITING, Service
 
@@ -192,6 +193,76 @@ def test_words_are_short():
     ]  # fmt: skip
     assert (words.size(0), words.size(2**20 * 12.34), words.size(2**33)) == ("–", "12.3 MiB", "8.0 GiB")
     assert panels.note("<b>") == "<p>&lt;b&gt;</p>"
+
+
+def test_estimates_are_near_the_plans_and_come_at_once(lent):
+    planner = Planner(lent)
+    assert planner.glimpse(SETTINGS) is None
+    assert planner.outlook(SETTINGS).plan is not None
+    assert planner.glimpse(SETTINGS).plan == planner.outlook(SETTINGS).plan
+    for changes in ({"num_frames": 6}, {"width": 96}, {"num_inference_steps": 9}, {"guidance_scale": 1.0}):
+        settings = replace(SETTINGS, job=replace(JOB, **changes))
+        began = time.process_time()
+        estimate = planner.glimpse(settings)
+        assert time.process_time() - began < 0.5 and estimate.is_estimate and estimate.plan is None
+        plan = planner.outlook(settings)
+        assert estimate.least_bytes == pytest.approx(plan.least_bytes, rel=0.2)
+        assert estimate.original.peak_bytes == pytest.approx(plan.original.peak_bytes, rel=0.2)
+        assert planner.glimpse(settings).prediction == plan.prediction
+    planner.forget()
+    assert planner.glimpse(SETTINGS).is_estimate
+
+
+@pytest.mark.slow
+def test_what_the_first_estimate_of_a_model_starts_from_is_still_true():
+    job = streamline.Job.from_dict(dict(entries()["animatediff"].defaults))
+    settings = Settings("animatediff", Source("animatediff"), job, budget_bytes=2**33, card="8GiB")
+    planner = Planner(Pipelines(offline=True))
+    estimate, plan = planner.glimpse(settings), planner.outlook(settings)
+    told = "python -m ui.seeds brings it up to date"
+    assert estimate.least_bytes == pytest.approx(plan.least_bytes, rel=0.25), told
+    assert estimate.original.peak_bytes == pytest.approx(plan.original.peak_bytes, rel=0.25), told
+    assert estimate.prediction.seconds == pytest.approx(plan.prediction.seconds, rel=0.4), told
+
+
+def test_what_a_run_says_of_itself_is_shown(tmp_path):
+    said = Noted("Memory ran out in the decoder; it goes on in smaller pieces.")
+
+    def make(order, stop):
+        yield Loading()
+        yield said
+        yield Failed("Enough.")
+
+    service = Service(make, Gallery(tmp_path))
+    view = wait(service, "ann", service.submit("ann", ORDER))
+    assert view.notes == (said.sentence,) and said.sentence in panels.progress(view)
+
+
+def test_an_approximate_video_is_measured_against_the_original_where_that_is_cheap(lent, tmp_path):
+    planner = Planner(lent)
+    order = planner.order(planner.outlook(replace(SETTINGS, quality="balanced")), None)
+    assert order.check is not None and planner.order(planner.outlook(SETTINGS), None).check is None
+    service = Service(lambda order, stop: work.make(order, stop, lent), Gallery(tmp_path))
+    view = wait(service, "ann", service.submit("ann", order))
+    assert view.status == "done", view.trouble
+    run = service.gallery.get("ann", view.run)
+    assert run.receipt.fidelity == view.receipts[0].fidelity == streamline.read_receipt(run.video).fidelity
+    assert re.search(
+        r"approximate: \d of 3 steps reuse others; PSNR \d+ dB measured here",
+        panels.badge(run.receipt, service.fidelity(run.receipt)),
+    )
+
+
+def test_what_a_comparison_measured_is_known_of_the_same_video_afterwards(lent, tmp_path):
+    service = Service(lambda order, stop: work.make(order, stop, lent), Gallery(tmp_path))
+    made = wait(service, "ann", service.submit("ann", ORDER)).receipts[0]
+    assert service.fidelity(made) is None
+    parts = (Part("original", None), Part("streamlined", ORDER.parts[0].plan))
+    view = wait(service, "bob", service.submit("bob", replace(ORDER, kind="compare", parts=parts)))
+    assert view.status == "done", view.trouble
+    assert service.fidelity(made).largest_difference <= 1
+    assert "measured here" in panels.badge(made, service.fidelity(made))
+    assert "within 1e-5" in panels.badge(made, None) and "Compare makes the original" in panels.badge(made, None)
 
 
 def _gated(folder):

@@ -14,7 +14,8 @@ import streamline
 
 from . import comparing, panels, words
 from .form import FIELDS, Form, read
-from .generate_tab import QUICK, TICK_SECONDS
+from .generate_tab import TICK_SECONDS
+from .looking import QUICK
 from .models import entries
 from .orders import QUALITIES, Settings
 from .service import View

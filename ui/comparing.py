@@ -68,7 +68,7 @@ def _refusal(view: View) -> str:
 
 def figures(view: View) -> str:
     """Memory and seconds of both as bars, and how alike the frames are."""
-    (first, second), (original, streamlined) = view.order.parts, view.results
+    first, (original, streamlined) = view.order.parts[0], view.results
     needs = first.prediction.peak_bytes
     if original is None:
         peaks = [
@@ -91,16 +91,11 @@ def figures(view: View) -> str:
         alike = _alike(view)
     return (
         '<div class="panel comparison"><h3>Side by side</h3>'
-        f"{panels.badge(second.plan, view.order.settings, _mean_psnr(view))}"
+        f"{panels.badge(view.receipts[1], view.receipts[1].fidelity)}"
         f'<div class="headline"><div><b>{ratio:.2f} ×</b><span>less memory than the original</span></div>{pace}</div>'
         f"<h4>Memory at the worst moment</h4>{charts.ratio_bars(peaks)}<h4>Time, after a warm-up</h4>"
         f"{charts.ratio_bars(times)}{alike}</div>"
     )
-
-
-def _mean_psnr(view: View) -> float | None:
-    original, streamlined = view.results
-    return None if original is None else fmean(decibels(original, streamlined))
 
 
 def _alike(view: View) -> str:

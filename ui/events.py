@@ -40,6 +40,13 @@ class Stepped:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something that the run says about itself, like memory having run out and what it did. sentence: for people."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Decoding:
     """Denoising is done; the latents become frames."""
 
@@ -54,10 +61,22 @@ class PartDone:
 
 
 @dataclass(frozen=True)
+class Checking:
+    """The video is made; now the original is, to measure how close they are."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How close the video is to the original's."""
+
+    fidelity: streamline.Fidelity
+
+
+@dataclass(frozen=True)
 class Failed:
     """The order ends here. sentence: why, for people."""
 
     sentence: str
 
 
-Event = Loading | Warming | PartStarted | Stepped | Decoding | PartDone | Failed
+Event = Loading | Warming | PartStarted | Stepped | Noted | Decoding | PartDone | Checking | Checked | Failed

@@ -15,7 +15,8 @@ import streamline
 from . import fields as field_list
 from . import panels
 from .fields import Fields
-from .form import FIELDS, Form, Reading, read, source_of
+from .form import FIELDS, Form, Reading, source_of
+from .looking import PLANNING, QUICK, Looking
 from .models import entries
 from .orders import Settings
 from .restoring import restore
@@ -25,22 +26,18 @@ from .style import read as read_static
 
 FORMATS = (("MP4", ".mp4"), ("WebM", ".webm"), ("GIF", ".gif"), ("PNG frames", ".zip"))
 TICK_SECONDS = 0.5
-QUICK = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 20}
-PLANNING = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 4, "concurrency_id": "plan"}
 
 
 @dataclass(frozen=True)
 class GenerateTab:
     """What other tabs need of this one.
 
-    look: plans anew from the fields to look_outputs, with the options `looking`. opening: outputs of `open_page`.
+    looking: plans anew for the fields. opening: outputs of `open_page`.
     changed: counts finished videos. restoring: outputs of `show_settings`, which fills in all fields.
     """
 
     fields: Fields
-    look: Callable
-    look_outputs: list
-    looking: dict
+    looking: Looking
     opening: list
     open_page: Callable
     changed: gr.State
@@ -68,7 +65,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             with gr.Row(visible=False, equal_height=True) as take_home:
                 kind = gr.Dropdown(list(FORMATS), value=".mp4", label="Format", min_width=120, elem_id="format")
                 crf = gr.Slider(
-                    10, 35, value=16, step=1, label="Compression", info="less is finer; for MP4 and WebM", min_width=150
+                    10, 35, value=16, step=1, label="Compression", info="less is finer; for MP4 and WebM", min_width=220
                 )
                 download = gr.DownloadButton("Download", min_width=120, elem_id="download")
             live = html("", elem_classes="fold", elem_id="live")
@@ -90,58 +87,22 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
 
     timer = gr.Timer(TICK_SECONDS, active=False)
     notes = list(fields.notes.values())
-    look_outputs = [fields.slider, fields.budget_hint, outlook_panel, reasons, plan_json, *notes, start]
-
-    looking = PLANNING | {"show_progress": "minimal", "show_progress_on": outlook_panel}
-
-    def form_of(values: tuple) -> Form:
-        return Form(**dict(zip(FIELDS, values, strict=True)))
-
-    def said(reading: Reading) -> list[str]:
-        grouped = field_list.notes_by_group(reading.notes)
-        return [panels.note(grouped.get(name)) for name in fields.notes]
-
-    def check(*values):
-        """Tell what is wrong at once, for planning may take a while."""
-        return said(read(form_of(values), studio.planner.profile))
-
-    def look(*values):
-        """Plan anew for what the fields say."""
-        reading = read(form_of(values), studio.planner.profile)
-        if reading.settings is None:
-            return [gr.skip()] * 5 + said(reading) + [gr.skip()]
-        try:
-            outlook = studio.planner.outlook(reading.settings)
-        except streamline.StreamlineError as error:
-            reading = Reading(None, {"model": str(error)})
-            return [gr.skip()] * 5 + said(reading) + [gr.skip()]
-        plan = "" if outlook.plan is None else outlook.plan.to_json()
-        return [
-            panels.budget_slider(outlook),
-            panels.device_words(outlook.device, outlook.budget_bytes) if not values[-1].strip() else "",
-            panels.plan_panel(outlook),
-            panels.reasons(outlook),
-            plan,
-            *said(reading),
-            gr.update(interactive=outlook.plan is not None),
-        ]
+    looking = Looking(studio, fields, outlook_panel, reasons, plan_json, start)
 
     def choose_model(*values):
         """Set the fields to what the model is made for."""
-        form = form_of(values)
-        reading = read(form, studio.planner.profile)
+        form = Form(**dict(zip(FIELDS, values, strict=True)))
         entry = entries()[form.model]
         try:
             profile = studio.planner.profile(source_of(form, entry), entry)
         except streamline.StreamlineError:
-            return field_list.follow_unknown(entry) + said(reading)
-        return field_list.follow_model(entry, profile) + said(Reading(None))
+            return field_list.follow_unknown(entry) + looking.said(looking.read(values))
+        return field_list.follow_model(entry, profile) + looking.said(Reading(None))
 
     def start_order(keep_seed, browser, *values):
         """Put the video into the queue; what is wrong is told next to its field."""
         browser = known(browser)
-        form = form_of(values)
-        reading = read(form, studio.planner.profile, for_run=True)
+        reading = looking.read(values, for_run=True)
         trouble = dict(reading.notes)
         if not trouble:
             try:
@@ -150,7 +111,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
                 browser["generate"] = studio.service.submit(browser["visitor"], order)
             except streamline.StreamlineError as error:
                 trouble["budget"] = str(error)
-        answer = dict(zip(notes, said(Reading(None, trouble)), strict=True))
+        answer = dict(zip(notes, looking.said(Reading(None, trouble)), strict=True))
         if trouble:
             return answer
         if not keep_seed:
@@ -166,7 +127,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             stage: gr.update(value=panels.stage_box(view) if not done else "", visible=not done),
             progress: panels.progress(view),
             live: panels.live(view),
-            result: panels.result(view) if done else "",
+            result: panels.result(view, studio.service.fidelity(view.receipts[0])) if done else "",
             video: gr.update(visible=done) if not done else gr.update(visible=True, value=_video(view, browser)),
             take_home: gr.update(visible=done),
             stop: gr.update(interactive=running),
@@ -246,26 +207,17 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         for name in ("frames", "steps", "width", "height", "guidance", "motion", "fps", "noise", "seed", "quality",
                      "prompt", "negative_prompt", "card")
     ] + [fields.by_name["image"].change, fields.by_name["budget"].submit, fields.by_name["budget"].blur]  # fmt: skip
-    gr.on(typed, check, fields.inputs, notes, trigger_mode="always_last", **QUICK)
-    gr.on(typed, look, fields.inputs, look_outputs, trigger_mode="always_last", **looking)
+    looking.on(typed)
     sides = [fields.by_name["width"], fields.by_name["height"], fields.free_size]
-    fields.size.input(field_list.follow_size, fields.size, sides, **QUICK).then(
-        look, fields.inputs, look_outputs, **looking
-    )
+    looking.after(fields.size.input(field_list.follow_size, fields.size, sides, **QUICK))
     fields.by_name["card"].input(lambda: "", None, budget, **QUICK)
-    fields.slider.input(slide, None, budget, **QUICK).then(look, fields.inputs, look_outputs, **looking)
-    outlook_panel.click(
-        remedy,
-        budget,
-        [budget, fields.size, *(fields.by_name[name] for name in ("frames", "width", "height", "quality"))],
-        **QUICK,
-    ).then(look, fields.inputs, look_outputs, **looking)
+    looking.after(fields.slider.input(slide, None, budget, **QUICK))
+    mended = [budget, fields.size, *(fields.by_name[name] for name in ("frames", "width", "height", "quality"))]
+    looking.after(outlook_panel.click(remedy, budget, mended, **QUICK))
     for name in ("model", "own", "base", "motion_adapter"):
         field = fields.by_name[name]
         event = field.input if name == "model" else field.submit
-        event(choose_model, fields.inputs, [*fields.shape, *notes], **PLANNING).then(
-            look, fields.inputs, look_outputs, **looking
-        )
+        looking.after(event(choose_model, fields.inputs, [*fields.shape, *notes], **PLANNING))
     start.click(
         start_order,
         [fields.keep_seed, browser, *fields.inputs],
@@ -313,8 +265,6 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             return {restore_note: panels.note(str(error)), dropped: None}
         return show_settings(*found) | {dropped: None}
 
-    dropped.upload(restore_file, [dropped, browser], [dropped, *restoring], **PLANNING).then(
-        look, fields.inputs, look_outputs, **looking
-    )
+    looking.after(dropped.upload(restore_file, [dropped, browser], [dropped, *restoring], **PLANNING))
     opening = [browser, timer, seen, *followed]
-    return GenerateTab(fields, look, look_outputs, looking, opening, open_page, changed, restoring, show_settings)
+    return GenerateTab(fields, looking, opening, open_page, changed, restoring, show_settings)

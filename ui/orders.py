@@ -60,9 +60,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Order:
-    """Runs of one job on one model, made one after the other."""
+    """Runs of one job on one model, made one after the other.
+
+    check: of the original, where it is made too, after a single run, to measure how close that came to it.
+    """
 
     kind: Kind
     settings: Settings
     parts: tuple[Part, ...]
     image: Image.Image | None = None
+    check: streamline.Prediction | None = None

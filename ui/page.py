@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from . import api, compare_tab, gallery_tab, generate_tab, system_tab
-from .generate_tab import PLANNING, QUICK
+from .looking import PLANNING, QUICK
 from .restoring import restore_run
 from .state import Studio, known
 from .style import html, read
@@ -56,10 +56,10 @@ def build(studio: Studio) -> gr.Blocks:
             browser = known(browser)
             return generate.open_page(browser) | compare.open_page(browser) | {gallery: show_gallery(browser)}
 
-        look = (generate.look, generate.fields.inputs, generate.look_outputs)
+        looking = generate.looking
         gr.on([generate.changed.change, gallery_place.select], show_gallery, browser, gallery, **QUICK)
-        gallery.click(act, browser, [gallery, tabs, *generate.restoring], **PLANNING).then(*look, **generate.looking)
+        looking.after(gallery.click(act, browser, [gallery, tabs, *generate.restoring], **PLANNING))
         compare_place.select(compare.describe, generate.fields.inputs, compare.about, **QUICK)
         demo.load(open_page, browser, [gallery, *generate.opening, *compare.followed], **QUICK)
-        demo.load(*look, **generate.looking)
+        looking.on([demo.load])
     return demo

@@ -19,6 +19,7 @@ from .service import View
 
 PREVIEW_PIXELS = 320
 STRIP_FRAMES = 8
+MOST_NOTES = 3  # of a run, the latest
 FILM = (
     '<svg viewBox="0 0 48 48" fill="none" stroke="currentColor" stroke-width="2.5" aria-hidden="true">'
     '<rect x="5" y="9" width="38" height="30" rx="5"/>'
@@ -30,7 +31,7 @@ FILM = (
 def budget_slider(outlook: Outlook) -> str:
     """The memory slider, on a logarithmic scale from the least that does to all there is."""
     least, most, budget = outlook.least_bytes, outlook.most_bytes, outlook.budget_bytes
-    fastest = outlook.candidates[0].prediction.peak_bytes
+    fastest = outlook.predictions[0].peak_bytes
 
     def share(size: float) -> float:
         if most <= least:
@@ -68,35 +69,44 @@ def device_words(device: streamline.Device, budget: int) -> str:
     )
 
 
+PLANNING = (
+    '<div class="panel outlook pending" id="planning" role="status"><h3>What it will take</h3>'
+    '<p class="sentence"><i class="spinner"></i>Working out the first plan for this model; it takes some seconds, '
+    "once.</p></div>"
+)
+ESTIMATE = '<p class="sentence"><i class="spinner"></i>A first estimate; the plan itself is being worked out.</p>'
+
+
 def plan_panel(outlook: Outlook) -> str:
     """What a run will take, or why it cannot be made and what to change."""
-    shown = outlook.prediction or outlook.candidates[-1].prediction
+    shown = outlook.prediction or outlook.predictions[-1]
     bars = charts.stage_bars(shown, outlook.budget_bytes)
-    if outlook.plan is None:
+    kind = " estimate" if outlook.is_estimate else ""
+    if outlook.prediction is None:
         buttons = "".join(_remedy(remedy.label, dict(remedy.changes)) for remedy in outlook.remedies)
         body = (
             f'<div class="trouble"><p>{escape(outlook.trouble)}</p>'
-            f'<div class="remedies">{buttons}</div></div><h4>Memory in the smallest pieces</h4>{bars}'
+            f'<div class="remedies">{buttons}</div></div>{ESTIMATE if kind else ""}'
+            f"<h4>Memory in the smallest pieces</h4>{bars}"
         )
-        return f'<div class="panel outlook" id="outlook" role="status"><h3>It does not fit yet</h3>{body}</div>'
+        return f'<div class="panel outlook{kind}" id="outlook" role="status"><h3>It does not fit yet</h3>{body}</div>'
     saved = 1 - shown.peak_bytes / outlook.original.peak_bytes
     saving = f"{saved:.0%} less than the original" if saved >= 0.01 else "as the original"
-    points = [(one.prediction.peak_bytes, one.prediction.seconds) for one in outlook.candidates]
-    here = next((index for index, one in enumerate(outlook.candidates) if one.prediction == outlook.prediction), None)
+    points = [(one.peak_bytes, one.seconds) for one in outlook.predictions]
+    here = next((index for index, one in enumerate(outlook.predictions) if one == outlook.prediction), None)
     plot = ""
     if len(points) > 1:
-        plot = f"<h4>Time against memory: choose a point to set the budget</h4>{_frontier(points, here, outlook)}"
+        plot = (
+            "<h4>Time against memory: choose a point to set the budget</h4>"
+            f"{charts.frontier(points, here, outlook.budget_bytes)}"
+        )
+    said = ESTIMATE if outlook.plan is None else f'<p class="sentence">{sentence(outlook.plan, outlook.settings)}</p>'
     return (
-        '<div class="panel outlook" id="outlook" role="status"><h3>What it will take</h3><div class="headline">'
+        f'<div class="panel outlook{kind}" id="outlook" role="status"><h3>What it will take</h3><div class="headline">'
         f"<div><b>{words.size(shown.peak_bytes)}</b><span>memory at the worst moment, {saving}</span></div>"
         f"<div><b>{words.duration(shown.seconds)}</b><span>time, {_confidence(shown)}</span></div></div>"
-        f'<p class="sentence">{sentence(outlook.plan, outlook.settings)}</p>'
-        f"<h4>Memory, stage by stage</h4>{bars}{plot}</div>"
+        f"{said}<h4>Memory, stage by stage</h4>{bars}{plot}</div>"
     )
-
-
-def _frontier(points: list, here: int, outlook: Outlook) -> str:
-    return charts.frontier(points, here, outlook.budget_bytes)
 
 
 def _remedy(label: str, changes: dict) -> str:
@@ -121,8 +131,9 @@ def sentence(plan: streamline.Plan, settings: Settings) -> str:
     if plan.residency == "stages":
         parts.append("each part of the model is on the card only while it is needed")
     if plan.rehash is not None:
-        full = plan.rehash.count_full(settings.job.num_inference_steps)
-        parts.append(f"{full} of {settings.job.num_inference_steps} steps are computed in full and the rest reuse them")
+        steps = settings.job.num_inference_steps
+        full = steps - len(_reused(plan, steps))
+        parts.append(f"{full} of {steps} steps are computed in full and the rest reuse them")
     if plan.sampler is not None:
         parts.append(f"{plan.sampler.steps} steps are taken instead of {settings.job.num_inference_steps}")
     text = ", ".join(parts) if parts else "everything fits whole, so nothing has to be cut up"
@@ -133,7 +144,8 @@ def sentence(plan: streamline.Plan, settings: Settings) -> str:
 def reasons(outlook: Outlook) -> str:
     """Every choice of the plan with its reason, in the terms of the field."""
     if outlook.plan is None:
-        return '<p class="muted">There is no plan that fits.</p>'
+        said = "The plan is being worked out." if outlook.is_estimate else "There is no plan that fits."
+        return f'<p class="muted">{said}</p>'
     rows = "".join(f"<li>{escape(line)}</li>" for line in outlook.plan.reasons)
     return f'<ul class="reasons">{rows}</ul>'
 
@@ -172,6 +184,7 @@ def status_words(view: View) -> str:
         "warming": "Warming up",
         "denoising": "Making the video",
         "decoding": "Turning it into frames",
+        "checking": "Measuring how close it is to the original",
         "writing": "Writing the files",
         "done": "Done",
         "failed": "Not made",
@@ -191,7 +204,7 @@ def progress(view: View | None) -> str:
         share = 0.94 * done / max(total, 1)
         left = view.seconds_left
         figures = f"step {done} of {total}" + (f" · about {words.duration(left)} left" if left is not None else "")
-    elif view.status in ("decoding", "writing"):
+    elif view.status in ("decoding", "checking", "writing"):
         share, figures = 0.97, f"step {total} of {total}"
     elif view.status == "done":
         figures = f"in {words.duration(view.ended - view.began)}"
@@ -199,11 +212,12 @@ def progress(view: View | None) -> str:
         made = sum(result is not None for result in view.results)
         due = sum(not part.is_skipped for part in view.order.parts)
         figures = f"run {min(made + 1, due)} of {due}" + (f" · {figures}" if figures else "")
+    notes = "".join(f'<p class="muted">{escape(sentence)}</p>' for sentence in dict.fromkeys(view.notes[-MOST_NOTES:]))
     width = "" if kind else f' style="width:{share:.0%}"'
     return (
         '<div class="progress" role="status">'
         f'<div class="status"><b>{status_words(view)}</b><span>{figures}</span></div>'
-        f'<div class="track{kind}"><i{width}></i></div></div>'
+        f'<div class="track{kind}"><i{width}></i></div>{notes}</div>'
     )
 
 
@@ -218,8 +232,7 @@ def live(view: View | None) -> str:
     expected = max(last.seconds + (view.seconds_left or 0.0), 0.5)
     samples = [(one.seconds, one.live_bytes, one.peak_bytes) for one in _thin(view.samples)]
     plot = charts.memory(samples, predicted, budget, last.seconds if view.is_over else expected)
-    rehash = None if part.plan is None else part.plan.rehash
-    reused = set() if rehash is None else {step for step in range(view.total_steps) if not rehash.is_full(step)}
+    reused = _reused(part.plan, view.total_steps)
     seconds = [step.seconds for step in view.steps]
     pace = f"{sorted(seconds)[len(seconds) // 2]:.2f} s a step" if seconds else ""
     process = [one.process_bytes for one in _thin(view.samples) if one.process_bytes]
@@ -239,7 +252,7 @@ def _thin(samples: Sequence, most: int = 240) -> list:
     return [*samples[::every], samples[-1]] if every > 1 else list(samples)
 
 
-def result(view: View | None) -> str:
+def result(view: View | None, fidelity: streamline.Fidelity | None = None) -> str:
     """Predicted against measured, and how close the video is to the original's."""
     if view is None or view.status != "done" or view.order.kind != "generate":
         return ""
@@ -252,24 +265,57 @@ def result(view: View | None) -> str:
     if view.order.settings.card:
         card = '<p class="muted">The prediction is for the emulated card; time was measured on this machine.</p>'
     return (
-        f'<div class="panel result"><h3>The result</h3>{badge(part.plan, view.order.settings)}'
+        f'<div class="panel result"><h3>The result</h3>{badge(view.receipts[0], fidelity)}'
         '<table class="figures"><thead><tr><th></th><th>predicted</th><th>measured</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>{card}</div>"
     )
 
 
-def badge(plan: streamline.Plan | None, settings: Settings, psnr: float | None = None) -> str:
-    """How close a video is to the one the untouched pipeline makes."""
+def badge(receipt: streamline.Receipt, fidelity: streamline.Fidelity | None) -> str:
+    """How close a video is to the one the untouched pipeline makes, and how that is known."""
+    plan, how = receipt.plan, ""
     if plan is None:
-        return '<span class="badge exact">the original itself</span>'
-    if plan.is_exact:
-        return '<span class="badge exact">exact: the same as the original within 1e-5</span>'
-    steps = settings.job.num_inference_steps
-    what = f"{plan.steps(steps)} steps instead of {steps}"
-    if plan.rehash is not None:
-        what = f"{steps - plan.rehash.count_full(steps)} of {steps} steps reuse others"
-    measured = f"PSNR {psnr:.0f} dB measured here" if psnr is not None else "Compare measures how close"
-    return f'<span class="badge near">approximate: {what}; {measured}</span>'
+        kind, text = "exact", "the original itself"
+    elif receipt.exactness == "exact":
+        kind, text = "exact", f"exact: {_sameness(receipt, fidelity)}"
+        if fidelity is None:
+            how = "Only the order of computing differs. Compare makes the original too, and measures it."
+    else:
+        kind, text = "near", f"approximate: {approximation(plan, receipt.job)}"
+        text += "; not measured" if fidelity is None else f"; {_decibels(fidelity)} measured here"
+        if fidelity is None:
+            how = "Compare makes the original too, and measures how close this is."
+    how = f'<p class="muted">{how}</p>' if how else ""
+    return f'<span class="badge {kind}">{text}</span>{how}'
+
+
+def approximation(plan: streamline.Plan, job: streamline.Job) -> str:
+    """What a plan does otherwise than the original, in words."""
+    steps = job.num_inference_steps
+    if plan.rehash is None:
+        return f"{plan.steps(steps)} steps instead of {steps}"
+    return f"{len(_reused(plan, steps))} of {steps} steps reuse others"
+
+
+def _reused(plan: streamline.Plan | None, steps: int) -> set[int]:
+    """Steps that are not computed in full."""
+    if plan is None or plan.rehash is None:
+        return set()
+    return {step for step in range(steps) if not plan.rehash.is_full(step)}
+
+
+def _sameness(receipt: streamline.Receipt, fidelity: streamline.Fidelity | None) -> str:
+    if fidelity is not None and fidelity.largest_difference == 0:
+        return "the original’s video, pixel for pixel, measured here"
+    if fidelity is not None:
+        return f"no pixel is further than {fidelity.largest_difference} of 255 from the original, measured here"
+    if receipt.dtype == "float32":
+        return "the same as the original within 1e-5"
+    return "the same as the original but for the rounding of half precision"
+
+
+def _decibels(fidelity: streamline.Fidelity) -> str:
+    return "no difference" if math.isinf(fidelity.psnr) else f"PSNR {fidelity.psnr:.0f} dB"
 
 
 def _row(name: str, predicted: float, measured: float, in_words) -> str:

@@ -6,17 +6,53 @@ import inspect
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 
 import streamline
 
-from . import words
+from . import estimating, words
+from .estimating import Known, Target
 from .models import Entry, Pipelines, Profile, Source, entries
 from .orders import QUALITIES, Order, Part, Settings
 
-REMEMBERED = 64  # situations
+REMEMBERED = 32  # forecasts
+CHECK_SECONDS = 6.0  # an original that takes no longer is made too, where the video is not the same
 SPARE = 1.02  # of a budget that is proposed, over what is predicted
+
+
+class _Key(NamedTuple):
+    """What a forecast depends on; whose model is the same, others are estimated from."""
+
+    model: tuple
+    card: str
+    quality: str
+    is_guided: bool
+    steps: int
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, settings: Settings) -> _Key:
+        job = settings.job
+        is_guided = job.guidance_scale is None or job.guidance_scale > 1
+        shape = (job.height, job.width, job.num_frames)
+        model = (settings.model, settings.source)
+        return cls(model, settings.card, settings.quality, is_guided, job.num_inference_steps, shape)
+
+    def differences(self, other: _Key) -> int:
+        """The fewer, the better an estimate."""
+        return sum(one != two for one, two in zip(self[1:4], other[1:4], strict=True))
+
+
+@dataclass
+class _Kept:
+    """A forecast, and what estimates need of it. is_outdated: a run since has shown how good predictions are."""
+
+    forecast: streamline.Forecast
+    known: Known
+    is_outdated: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,14 +67,15 @@ class Remedy:
 class Outlook:
     """What is to be expected of some settings.
 
-    plan, prediction: None where nothing fits; trouble then says why, and remedies what to change.
-    candidates: from the fastest to the smallest. least_bytes, most_bytes: of any budget that makes sense.
-    original_bytes: what the untouched pipeline would need, about.
+    predictions: of the plans worth choosing, from the fastest to the smallest. original: of the untouched pipeline.
+    least_bytes, most_bytes: of any budget that makes sense. prediction: of the one to be taken, None where nothing
+    fits; trouble then says why, and remedies what to change. plan: None there too, and in an estimate.
+    is_estimate: in proportion to another job, and shown until the plan itself is there.
     """
 
     settings: Settings
     device: streamline.Device
-    candidates: tuple[streamline.Candidate, ...]
+    predictions: tuple[streamline.Prediction, ...]
     least_bytes: int
     most_bytes: int
     original: streamline.Prediction
@@ -46,6 +83,7 @@ class Outlook:
     prediction: streamline.Prediction | None = None
     trouble: str = ""
     remedies: tuple[Remedy, ...] = ()
+    is_estimate: bool = False
 
     @property
     def budget_bytes(self) -> int:
@@ -57,8 +95,9 @@ class Planner:
 
     def __init__(self, pipelines: Pipelines) -> None:
         self._pipelines = pipelines
-        self._lock = threading.Lock()
-        self._known: OrderedDict[tuple, tuple] = OrderedDict()
+        self._lock = threading.Lock()  # held while something is measured, which takes seconds
+        self._choosing = threading.RLock()
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
 
     def device(self, card: str) -> streamline.Device:
         """The device that is here now, or the emulated card; raises InputError for a card nobody knows."""
@@ -74,32 +113,63 @@ class Planner:
 
     def outlook(self, settings: Settings) -> Outlook:
         """What is to be expected; a job that does not fit is an answer too. Raises StreamlineError for the rest."""
-        with self._lock:
-            device = self.device(settings.card)
-            candidates, original = self._candidates(settings)
-            least = candidates[-1].prediction.peak_bytes
-            most = max(device.total_bytes, least)
-            if settings.budget_bytes is None:
-                settings = replace(settings, budget_bytes=max(1, streamline.default_budget(device)))
-            known = Outlook(settings, device, candidates, least, most, original)
-            try:
-                plan = self._tune(settings, settings.budget_bytes)
-            except streamline.BudgetError as error:
-                return replace(known, trouble=_shortfall(error, settings), remedies=self._remedies(error, known))
-            alike = (one.prediction for one in candidates if one.plan == replace(plan, budget_bytes=None))
-            prediction = next(alike, None) or self._predict(settings, plan)
-            return replace(known, plan=plan, prediction=prediction)
+        return self._outlook(settings, self._forecast(settings), qualities=QUALITIES[1:])
+
+    def glimpse(self, settings: Settings) -> Outlook | None:
+        """The same at once: an estimate where the plan is not known yet, None where there is nothing to go by.
+
+        Raises StreamlineError for a model that cannot be had.
+        """
+        with self._choosing:
+            kept = self._kept.get(_Key.of(settings))
+        if kept is not None and not kept.is_outdated:
+            return self._outlook(settings, kept.forecast, qualities=())
+        target = self._target(settings)
+        known = target and self._nearest(settings, target.device.kind)
+        if known is None:
+            return None
+        predictions, original = estimating.estimate(known, target)
+        settings = _with_budget(settings, target.device)
+        least = predictions[-1].peak_bytes
+        most = max(target.device.total_bytes, least)
+        fitting = [one for one in predictions if one.peak_bytes <= settings.budget_bytes]
+        outlook = Outlook(settings, target.device, predictions, least, most, original, is_estimate=True)
+        if fitting:
+            return replace(outlook, prediction=fitting[0])
+        return replace(outlook, trouble=f"It seems not to fit: it needs about {words.size_up(least)} at least.")
+
+    def known(self, settings: Settings) -> Known:
+        """What estimates start from; see `outlook` for errors."""
+        self._forecast(settings)
+        return self._kept[_Key.of(settings)].known
 
     def forget(self) -> None:
         """Predict anew from now on, for a run has shown how good predictions are."""
-        with self._lock:
-            self._known.clear()
+        with self._choosing:
+            for kept in self._kept.values():
+                kept.is_outdated = True
+
+    def _outlook(self, settings: Settings, forecast: streamline.Forecast, qualities: tuple[str, ...]) -> Outlook:
+        """qualities: to be proposed where nothing fits, if they do; looking into one takes a while."""
+        device = self.device(settings.card)
+        settings = _with_budget(settings, device)
+        predictions = tuple(one.prediction for one in forecast.candidates)
+        least = predictions[-1].peak_bytes
+        most = max(device.total_bytes, least)
+        outlook = Outlook(settings, device, predictions, least, most, forecast.original)
+        try:
+            with self._choosing:
+                chosen = forecast.choose(settings.budget_bytes)
+        except streamline.BudgetError as error:
+            remedies = self._remedies(error, outlook, qualities)
+            return replace(outlook, trouble=_shortfall(error, settings), remedies=remedies)
+        return replace(outlook, plan=chosen.plan, prediction=chosen.prediction)
 
     def order(self, outlook: Outlook, image) -> Order:
         """The video of an outlook that fits; raises InputError for one that does not."""
         self._require(outlook)
         part = Part("streamlined", outlook.plan, outlook.prediction)
-        return Order("generate", outlook.settings, (part,), image)
+        return Order("generate", outlook.settings, (part,), image, self._check(outlook))
 
     def comparison(self, outlook: Outlook, image) -> Order:
         """The original and the streamlined run; the original is left out where the device cannot hold it."""
@@ -115,48 +185,83 @@ class Planner:
         parts = [Part("original", None, outlook.original, is_skipped=outlook.original.peak_bytes > room)]
         for quality in qualities:
             asked = replace(outlook.settings, quality=quality)
-            with self._lock:
-                candidates, _ = self._candidates(asked)
-                for one in _spread([c for c in candidates if c.prediction.peak_bytes <= room], points):
-                    budget = int(one.prediction.peak_bytes * SPARE)
-                    plan = replace(one.plan, budget_bytes=budget)
-                    parts.append(Part(f"{quality}, {words.size_up(budget)}", plan, one.prediction))
+            candidates = self._forecast(asked).candidates
+            for one in _spread([c for c in candidates if c.prediction.peak_bytes <= room], points):
+                budget = int(one.prediction.peak_bytes * SPARE)
+                plan = replace(one.plan, budget_bytes=budget)
+                parts.append(Part(f"{quality}, {words.size_up(budget)}", plan, one.prediction))
         return Order("sweep", outlook.settings, tuple(parts), image)
+
+    def _check(self, outlook: Outlook) -> streamline.Prediction | None:
+        """The original, where a video is not the same, it fits, and it is not much to wait for."""
+        original, room = outlook.original, streamline.default_budget(outlook.device)
+        is_cheap = original.seconds <= CHECK_SECONDS and original.peak_bytes <= room and not outlook.settings.card
+        return original if is_cheap and not outlook.plan.is_exact else None
 
     def _require(self, outlook: Outlook) -> None:
         if outlook.plan is None:
             raise streamline.InputError(outlook.trouble)
 
-    def _candidates(self, settings: Settings) -> tuple[tuple[streamline.Candidate, ...], streamline.Prediction]:
-        job = settings.job
-        shape = (job.height, job.width, job.num_frames, job.num_inference_steps, job.guidance_scale)
-        key = (settings.model, settings.source, shape, settings.quality, settings.card)
-        if key not in self._known:
-            model, where = self._model(settings), self._where(settings)
-            self._known[key] = (
-                streamline.frontier(model, job, settings.quality, where),
-                self._predict(settings, streamline.Plan()),
-            )
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        return self._known[key]
+    def _forecast(self, settings: Settings) -> streamline.Forecast:
+        key = _Key.of(settings)
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None and not kept.is_outdated:
+                return kept.forecast
+            where = self._where(settings)
+            forecast = streamline.forecast(self._model(settings), settings.job, settings.quality, where)
+            known = estimating.known_of(forecast, settings.job, _name(self._dtype(settings)), forecast.place.rates)
+            with self._choosing:
+                self._kept[key] = _Kept(forecast, known)
+                while len(self._kept) > REMEMBERED:
+                    self._kept.popitem(last=False)
+            return forecast
 
-    def _tune(self, settings: Settings, budget: int) -> streamline.Plan:
-        return streamline.tune(self._model(settings), settings.job, budget, settings.quality, self._where(settings))
+    def _nearest(self, settings: Settings, kind: str) -> Known | None:
+        """The plans of the same model that an estimate starts from."""
+        wanted, job = _Key.of(settings), settings.job
+        with self._choosing:
+            known = [(key, kept.known) for key, kept in self._kept.items() if key.model == wanted.model]
+        alike = [pair for pair in known if pair[1].kind == kind]
+        if alike:
+            return min(alike, key=lambda pair: (pair[0].differences(wanted), pair[1].distance(job)))[1]
+        if settings.source.base or settings.source.motion_adapter:
+            return None
+        seeds = self._seeds.get(entries()[settings.model].planned_as or settings.model, ())
+        return min(seeds, key=lambda one: one.kind != kind, default=None)
 
-    def _predict(self, settings: Settings, plan: streamline.Plan) -> streamline.Prediction:
-        return streamline.predict(self._model(settings), settings.job, plan, self._where(settings))
+    def _target(self, settings: Settings) -> Target | None:
+        """Where an estimate is for; None while nobody knows how fast this machine is."""
+        dtype = _name(self._dtype(settings))
+        if settings.card:
+            return Target(settings.job, dtype, *streamline.emulate(settings.card))
+        with self._choosing:
+            rates = next((kept.forecast.place.rates for key, kept in self._kept.items() if not key.card), None)
+        return rates and Target(settings.job, dtype, self.device(""), rates)
+
+    @cached_property
+    def _seeds(self) -> dict[str, list[Known]]:
+        return estimating.seeds()
 
     def _model(self, settings: Settings):
-        entry = entries()[settings.model]
-        if entry.planned_as is not None and not settings.source.base and not settings.source.motion_adapter:
-            return entry.planned_as
-        return self._pipelines.get(settings.source, dtype_of(settings.model, settings.card))
+        if not self._is_own(settings):
+            return entries()[settings.model].planned_as
+        return self._pipelines.get(settings.source, self._dtype(settings))
+
+    def _is_own(self, settings: Settings) -> bool:
+        """Whether it has a shape of its own, so that it must be loaded to be planned."""
+        source = settings.source
+        return entries()[settings.model].planned_as is None or bool(source.base or source.motion_adapter)
+
+    def _dtype(self, settings: Settings) -> torch.dtype:
+        return dtype_of(settings.model, settings.card)
 
     def _where(self, settings: Settings):
         return streamline.emulate(settings.card) if settings.card else device_name()
 
-    def _remedies(self, error: streamline.BudgetError, known: Outlook) -> tuple[Remedy, ...]:
+    def _remedies(
+        self, error: streamline.BudgetError, known: Outlook, qualities: tuple[str, ...]
+    ) -> tuple[Remedy, ...]:
         settings, found = known.settings, []
         for job, prediction in error.alternatives:
             needs = words.size_up(prediction.peak_bytes)
@@ -168,15 +273,25 @@ class Planner:
         if error.smallest_bytes <= streamline.default_budget(known.device):
             budget = int(error.smallest_bytes * SPARE)
             found.append(Remedy(f"Allow {words.size_up(budget)} of memory", (("budget", budget),)))
-        for quality in QUALITIES[1:]:
+        for quality in qualities:
             if settings.quality == "exact" and self._fits(replace(settings, quality=quality)):
                 found.append(Remedy(f"Use {quality} quality", (("quality", quality),)))
                 break
         return tuple(found)
 
     def _fits(self, settings: Settings) -> bool:
-        candidates, _ = self._candidates(settings)
-        return candidates[-1].prediction.peak_bytes <= settings.budget_bytes
+        return self._forecast(settings).candidates[-1].prediction.peak_bytes <= settings.budget_bytes
+
+
+def _with_budget(settings: Settings, device: streamline.Device) -> Settings:
+    """What is free, where nobody has chosen a budget."""
+    if settings.budget_bytes is not None:
+        return settings
+    return replace(settings, budget_bytes=max(1, streamline.default_budget(device)))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def device_name() -> str:

@@ -19,14 +19,17 @@ from PIL import Image
 import streamline
 
 from . import words
-from .events import Decoding, Event, Failed, Loading, PartDone, PartStarted, Stepped, Warming
+from .events import Checked, Checking, Decoding, Event, Failed, Loading, Noted, PartDone, PartStarted, Stepped, Warming
 from .gallery import Gallery
 from .orders import Order
 
-Status = Literal["waiting", "loading", "warming", "denoising", "decoding", "writing", "done", "failed", "cancelled"]
+Status = Literal[
+    "waiting", "loading", "warming", "denoising", "decoding", "checking", "writing", "done", "failed", "cancelled"
+]
 OVER = ("done", "failed", "cancelled")
 MOST_WAITING = 20
 REMEMBERED = 12  # orders that are over
+FIDELITIES = 256  # measured by comparisons
 SAMPLE_SECONDS = 0.25
 Maker = Callable[[Order, str], Iterator[Event]]
 
@@ -46,7 +49,8 @@ class View:
     """An order at one moment. version: grows with every change. ahead: orders to be made before it.
 
     part: index of the one being made. samples, steps: of that part. results: by part, None where there is none.
-    run: the name of the finished video in the gallery. began: when work on it began, in seconds of time.time().
+    notes: what the runs said of themselves. run: the name of the finished video in the gallery.
+    began: when work on it began, in seconds of time.time().
     """
 
     id: str
@@ -62,6 +66,7 @@ class View:
     preview: tuple[Image.Image, ...] = ()
     results: tuple[streamline.Result | None, ...] = ()
     receipts: tuple[streamline.Receipt | None, ...] = ()
+    notes: tuple[str, ...] = ()
     trouble: str = ""
     run: str = ""
     began: float = 0.0
@@ -107,6 +112,7 @@ class Service:
         self._changed = threading.Condition()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._waiting: list[str] = []
+        self._fidelities: OrderedDict[tuple, streamline.Fidelity] = OrderedDict()
         self._folder = tempfile.TemporaryDirectory(prefix="streamline-")
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -165,6 +171,15 @@ class Service:
         with self._changed:
             return all(entry.view.is_over for entry in self._entries.values())
 
+    def fidelity(self, receipt: streamline.Receipt) -> streamline.Fidelity | None:
+        """How close a video is to the original's: as measured with it, or by a comparison of the same settings."""
+        return receipt.fidelity or self._fidelities.get(_video_of(receipt))
+
+    def _remember(self, receipt: streamline.Receipt) -> None:
+        self._fidelities[_video_of(receipt)] = receipt.fidelity
+        while len(self._fidelities) > FIDELITIES:
+            self._fidelities.popitem(last=False)
+
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -193,6 +208,12 @@ class Service:
 
     def _finish(self, entry: _Entry) -> None:
         view, run = entry.view, ""
+        if view.order.kind == "compare" and all(view.results):
+            original, streamlined = view.results
+            fidelity = streamline.Fidelity.of(streamlined.frames, original.frames)
+            receipts = (view.receipts[0], replace(view.receipts[1], fidelity=fidelity))
+            self._set(entry, receipts=receipts)
+            self._remember(receipts[1])
         if view.order.kind == "generate":
             self._set(entry, status="writing")
             try:
@@ -232,6 +253,12 @@ class Service:
                 results, receipts = list(view.results), list(view.receipts)
                 results[index], receipts[index] = event.result, event.receipt
                 self._set(entry, results=tuple(results), receipts=tuple(receipts))
+            case Noted(sentence=sentence):
+                self._set(entry, notes=(*view.notes, sentence))
+            case Checking():
+                self._set(entry, status="checking", preview=())
+            case Checked(fidelity=fidelity):
+                self._set(entry, receipts=(replace(view.receipts[0], fidelity=fidelity),))
             case Failed(sentence=sentence):
                 self._set(entry, status="failed", trouble=sentence, ended=time.time(), preview=())
 
@@ -262,6 +289,12 @@ class Service:
         over = [name for name, entry in self._entries.items() if entry.view.is_over]
         for name in over[:-REMEMBERED]:
             del self._entries[name]
+
+
+def _video_of(receipt: streamline.Receipt) -> tuple:
+    """What a video depends on."""
+    plan = None if receipt.plan is None else replace(receipt.plan, budget_bytes=None)
+    return (receipt.model, receipt.base, receipt.motion_adapter, receipt.job, plan, receipt.dtype, receipt.image)
 
 
 def _process_bytes() -> int:

@@ -13,7 +13,7 @@ import gradio as gr
 import streamline
 
 from . import words
-from .generate_tab import QUICK
+from .looking import QUICK
 from .state import Studio, known
 from .style import html
 

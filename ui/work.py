@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -17,7 +18,7 @@ from PIL import Image
 import streamline
 
 from . import words
-from .events import Decoding, Event, Failed, Loading, PartDone, PartStarted, Stepped, Warming
+from .events import Checked, Checking, Decoding, Event, Failed, Loading, Noted, PartDone, PartStarted, Stepped, Warming
 from .models import Pipelines
 from .orders import Order, Part
 from .planning import device_name, dtype_of
@@ -68,6 +69,11 @@ def _work(order: Order, should_stop: Callable[[], bool], pipelines: Pipelines, e
             report = _Reporter(pipe, emit, index, aside)
             result = streamline.run(pipe, settings.job, part.plan, order.image, report, should_stop=should_stop)
         emit(PartDone(index, result, _receipt(pipe, order, part, result)))
+    if order.check is not None:
+        emit(Checking())
+        with contextlib.suppress(streamline.OutOfMemory):  # the video stands, how close it is stays unknown
+            original = streamline.run(pipe, settings.job, None, order.image, should_stop=should_stop)
+            emit(Checked(streamline.Fidelity.of(result.frames, original.frames)))
 
 
 def _receipt(pipe: DiffusionPipeline, order: Order, part: Part, result: streamline.Result) -> streamline.Receipt:
@@ -92,7 +98,8 @@ class _Reporter:
         self._pipe, self._emit, self._index, self._aside = pipe, emit, index, aside
         self._next_preview = 0.0
 
-    def __call__(self, event: streamline.Started | streamline.Step | streamline.Decoding) -> None:
+    def __call__(self, event: object) -> None:
+        """event: of `streamline.run`; of kinds that are not known here, what they say of themselves is told."""
         match event:
             case streamline.Started(weights_bytes=weights):
                 self._emit(PartStarted(self._index, weights))
@@ -101,6 +108,8 @@ class _Reporter:
                 self._emit(Stepped(*figures, self._preview(event)))
             case streamline.Decoding():
                 self._emit(Decoding())
+            case object(sentence=str(sentence)):
+                self._emit(Noted(sentence))
 
     def _preview(self, step: streamline.Step) -> tuple[Image.Image, ...]:
         """Pictures of the latents now and then, made on a thread where the tensors of a run are not counted."""

@@ -38,4 +38,5 @@ def is_here() -> bool:
 def seconds_of(order: Order, stop: str) -> int:
     """How long to ask for a GPU: what is predicted for all parts, with a margin, and the time to load the model."""
     predicted = sum(part.prediction.seconds for part in order.parts if part.prediction and not part.is_skipped)
+    predicted += 0 if order.check is None else order.check.seconds
     return min(MOST_SECONDS, max(LEAST_SECONDS, math.ceil(LOADING_SECONDS + MARGIN * predicted)))

@@ -1,5 +1,7 @@
 """Know the cost before a run: `predict` what a plan takes, `tune` a plan to a budget, draw the `frontier`.
 
+A `forecast` is what all of these come from, kept by who asks again and again.
+
 A model is a pipeline that is loaded, or a name: published models are planned without their weights, any other is
 loaded first. A device is one that is here, by torch's name for it, or an emulated card: `device=emulate("8GiB")`.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import DiffusionPipeline
@@ -66,20 +68,11 @@ def plan_with_prediction(
     dtype: torch.dtype | None = None,
 ) -> Candidate:
     """What `tune` finds, and what it will take."""
-    costs, place = situation(model, job, device, dtype)
-    budget_bytes = default_budget(place.device) if budget is None else parse_bytes(budget)
+    known = forecast(model, job, quality, device, dtype)
     try:
-        return choose(candidates(costs, place, quality), costs, place, budget_bytes)
-    except BudgetError as error:
-        alternatives = tuple(_alternatives(costs, place, budget_bytes, error.smallest))
-        jobs = " or ".join(
-            f"{one.num_frames} frames of {one.height}x{one.width} ({format_up(prediction.peak_bytes)})"
-            for one, prediction in alternatives
-        )
-        advice = f" What fits: {jobs}." if jobs else " No smaller job fits either."
-        raise BudgetError(f"{error}{advice}", error.smallest, alternatives) from None
+        return known.choose(budget)
     finally:
-        costs.save()
+        known.costs.save()
 
 
 def predict(
@@ -105,9 +98,48 @@ def frontier(
     dtype: torch.dtype | None = None,
 ) -> tuple[Candidate, ...]:
     """Time against memory: every plan worth choosing, from the fastest to the smallest; arguments as for `tune`."""
+    return forecast(model, job, quality, device, dtype).candidates
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """All that is to be known of a job before it runs, whatever the budget; choosing a plan is then instant.
+
+    candidates: every plan worth choosing, from the fastest to the smallest. original: what the untouched pipeline
+    takes. costs, place: what both were worked out from.
+    """
+
+    candidates: tuple[Candidate, ...]
+    original: Prediction
+    costs: PipelineCost
+    place: Place
+
+    def choose(self, budget: str | int | None = None) -> Candidate:
+        """The fastest plan within a budget and what it takes; budget and errors as for `tune`."""
+        budget_bytes = default_budget(self.place.device) if budget is None else parse_bytes(budget)
+        try:
+            return choose(self.candidates, self.costs, self.place, budget_bytes)
+        except BudgetError as error:
+            alternatives = tuple(_alternatives(self.costs, self.place, budget_bytes, error.smallest))
+            jobs = " or ".join(
+                f"{one.num_frames} frames of {one.height}x{one.width} ({format_up(prediction.peak_bytes)})"
+                for one, prediction in alternatives
+            )
+            advice = f" What fits: {jobs}." if jobs else " No smaller job fits either."
+            raise BudgetError(f"{error}{advice}", error.smallest, alternatives) from None
+
+
+def forecast(
+    model: DiffusionPipeline | str,
+    job: Job,
+    quality: Quality = "exact",
+    device: Where = None,
+    dtype: torch.dtype | None = None,
+) -> Forecast:
+    """What `tune`, `predict` and `frontier` have in common, for who asks again and again; arguments as for `tune`."""
     costs, place = situation(model, job, device, dtype)
     try:
-        return candidates(costs, place, quality)
+        return Forecast(candidates(costs, place, quality), predict_plan(costs, Plan(), place), costs, place)
     finally:
         costs.save()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..cost.tracing import cast_arguments
 from ..errors import OutOfMemory
@@ -104,11 +104,11 @@ def parity(pipe: DiffusionPipeline, frames: int, height: int, width: int) -> dic
 
     half, half_original = call(True), call(False)
     with _without_tf32():
-        unet.float()
+        nn.Module.float(unet)  # diffusers' own warns without need
         try:
             sliced, original = call(True), call(False)
         finally:
-            unet.to(dtype)
+            nn.Module.to(unet, dtype)
 
     def error(value: Tensor) -> float | None:
         found = float((value - original).abs().max() / original.abs().max())

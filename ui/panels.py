@@ -121,10 +121,12 @@ def sentence(plan: streamline.Plan, settings: Settings) -> str:
     if plan.residency == "stages":
         parts.append("each part of the model is on the card only while it is needed")
     if plan.rehash is not None:
-        full = len(plan.rehash.full_steps)
+        full = plan.rehash.count_full(settings.job.num_inference_steps)
         parts.append(f"{full} of {settings.job.num_inference_steps} steps are computed in full and the rest reuse them")
+    if plan.sampler is not None:
+        parts.append(f"{plan.sampler.steps} steps are taken instead of {settings.job.num_inference_steps}")
     text = ", ".join(parts) if parts else "everything fits whole, so nothing has to be cut up"
-    end = "the video is the same as the original’s" if plan.rehash is None else "the video is close to the original’s"
+    end = "the video is the same as the original’s" if plan.is_exact else "the video is close to the original’s"
     return f"{text[0].upper()}{text[1:]}; {end}."
 
 
@@ -217,7 +219,7 @@ def live(view: View | None) -> str:
     samples = [(one.seconds, one.live_bytes, one.peak_bytes) for one in _thin(view.samples)]
     plot = charts.memory(samples, predicted, budget, last.seconds if view.is_over else expected)
     rehash = None if part.plan is None else part.plan.rehash
-    reused = set() if rehash is None else set(range(view.total_steps)) - set(rehash.full_steps)
+    reused = set() if rehash is None else {step for step in range(view.total_steps) if not rehash.is_full(step)}
     seconds = [step.seconds for step in view.steps]
     pace = f"{sorted(seconds)[len(seconds) // 2]:.2f} s a step" if seconds else ""
     process = [one.process_bytes for one in _thin(view.samples) if one.process_bytes]
@@ -260,12 +262,14 @@ def badge(plan: streamline.Plan | None, settings: Settings, psnr: float | None =
     """How close a video is to the one the untouched pipeline makes."""
     if plan is None:
         return '<span class="badge exact">the original itself</span>'
-    if plan.rehash is None:
+    if plan.is_exact:
         return '<span class="badge exact">exact: the same as the original within 1e-5</span>'
     steps = settings.job.num_inference_steps
-    reused = steps - len(plan.rehash.full_steps)
+    what = f"{plan.steps(steps)} steps instead of {steps}"
+    if plan.rehash is not None:
+        what = f"{steps - plan.rehash.count_full(steps)} of {steps} steps reuse others"
     measured = f"PSNR {psnr:.0f} dB measured here" if psnr is not None else "Compare measures how close"
-    return f'<span class="badge near">approximate: {reused} of {steps} steps reuse others; {measured}</span>'
+    return f'<span class="badge near">approximate: {what}; {measured}</span>'
 
 
 def _row(name: str, predicted: float, measured: float, in_words) -> str:

@@ -10,8 +10,6 @@ from .gallery import Gallery, Run
 from .models import OWN, Source, entries
 from .orders import Settings
 
-BALANCED_STRIDE = 2  # "balanced" computes every second step in full, "fast" fewer
-
 
 def settings_of(receipt: streamline.Receipt) -> Settings:
     """The settings that make a receipt's video again."""
@@ -23,11 +21,10 @@ def settings_of(receipt: streamline.Receipt) -> Settings:
 
 def quality_of(receipt: streamline.Receipt) -> str:
     """The quality whose plan a receipt has."""
-    rehash = None if receipt.plan is None else receipt.plan.rehash
-    if rehash is None:
+    plan = receipt.plan
+    if plan is None or plan.is_exact:
         return "exact"
-    first, second, *_ = *rehash.full_steps, 0, 0
-    return "balanced" if second - first <= BALANCED_STRIDE else "fast"
+    return "fast" if any(line.startswith("quality: fast") for line in plan.reasons) else "balanced"
 
 
 def restore(path: str | Path, gallery: Gallery, owner: str) -> tuple[Settings, Path | None, bool]:

@@ -62,7 +62,7 @@ def _work(order: Order, should_stop: Callable[[], bool], pipelines: Pipelines, e
         if order.kind != "generate":
             emit(Warming())
             short = replace(settings.job, num_inference_steps=min(WARM_UP_STEPS, settings.job.num_inference_steps))
-            plan = part.plan and replace(part.plan, rehash=None)
+            plan = part.plan and replace(part.plan, rehash=None, sampler=None)
             streamline.run(pipe, short, plan, order.image, should_stop=should_stop)
         with ThreadPoolExecutor(1) as aside:
             report = _Reporter(pipe, emit, index, aside)

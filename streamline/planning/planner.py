@@ -49,7 +49,7 @@ def candidates(costs: PipelineCost, place: Place, quality: Quality) -> tuple[Can
                 residency,
                 speed.rehash,
                 speed.sampler,
-                reasons=(speed.reason,),
+                reasons=(f"quality: {quality}, as asked.", speed.reason),
             )
             found.append(Candidate(plan, predict(costs, plan, place)))
     kept: list[Candidate] = []

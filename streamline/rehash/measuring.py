@@ -7,7 +7,8 @@ latents. To first order changes add up, and the second half is the same whatever
 2. A second run answers from the record; at every step each reuse that a path could ask for is computed beside it, and
    how much it changes the guided prediction is noted. The changes of one step lie close to a few directions.
 3. For every step and direction, one more run answers from the record up to there, is pushed off in that direction,
-   and computes the rest: where it ends says what the push does to the final latents.
+   and computes the rest: where it ends says what the push does to the final latents. What lies across all of these
+   directions is taken to be carried on as it is, in the proportion in which they are.
 
 So any path is judged by adding vectors up, without being run (search.py). Batches of samples are measured together.
 """
@@ -32,7 +33,9 @@ from ..plan import BlockSlicing, Plan
 from ..sampler import sampler_arguments
 
 DIRECTIONS = 2  # of the changes of one step
-OLDEST = 5  # steps that a feature may be reused for
+OLDEST = 4  # steps that a feature may be reused for
+SKETCH = 2048  # dimensions that effects are kept in
+TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,7 @@ class Reuse:
 class Effects:
     """What every reuse at every step does to the final latents, to first order.
 
-    of: step, reuse -> (samples, dimensions), in coordinates of their own in which lengths are those of the final
-    latents, relative to them.
+    of: step, reuse -> (samples, dimensions), lengths being relative to those of the final latents; see `_sketch`.
     """
 
     steps: int
@@ -139,37 +141,55 @@ def effects(
     final_latents(pipe, batch, memory=local)
     on_progress()
 
-    reference = known.latents.float().flatten(1)
-    lengths = reference.norm(dim=1, keepdim=True)
-    coordinates: dict[tuple[int, Reuse], Tensor] = {}
-    ends: list[Tensor] = []
+    reference = known.latents.float()
+    lengths = reference.flatten(1).norm(dim=1, keepdim=True)
+    of: dict[tuple[int, Reuse], Tensor] = {}
     for step, changes in enumerate(local.changes):
         if not changes:
             continue
-        stacked = torch.stack(list(changes.values()), dim=1)  # samples, reuses, elements
-        found = torch.linalg.svd(stacked.flatten(2), full_matrices=False).Vh[:, :directions]
-        along = stacked.flatten(2) @ found.mT  # samples, reuses, directions
-        for index, reuse in enumerate(changes):
-            coordinates[step, reuse] = along[:, index]
-        for direction in range(directions):
-            length = along[:, :, direction].square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
+        stacked = torch.stack(list(changes.values()), dim=1)  # samples, reuses, frames, channels, height, width
+        rows = stacked.flatten(2)
+        # Every reuse counts alike, for paths are made of those that change little.
+        unit = rows / rows.norm(dim=2, keepdim=True).clamp_min(TINY)
+        found = torch.linalg.svd(unit, full_matrices=False).Vh[:, :directions]
+        along = rows @ found.mT  # samples, reuses, directions
+        ends = []
+        for direction in range(found.shape[1]):  # no more than there are reuses
+            length = along[:, :, direction].square().mean(dim=1, keepdim=True).sqrt().clamp_min(TINY)
             push = (found[:, direction] * length).unflatten(1, stacked.shape[2:])
-            end = final_latents(pipe, batch, memory=_Push(known, step, push))
-            ends.append((end.float().flatten(1) - reference) / length / lengths)
+            end = final_latents(pipe, batch, memory=_Push(known, step, push)).float() - reference
+            ends.append(_as_prediction(end.cpu(), stacked.shape[2:]) / length)
             on_progress()
-    # Any sum of the ends has the length that its coefficients have after this: G = R R^T.
-    stacked = torch.stack(ends, dim=1).double()
-    values, vectors = torch.linalg.eigh(stacked @ stacked.mT)
-    root = (vectors * values.clamp_min(0).sqrt()[:, None]).float().unflatten(1, (-1, directions))
-    steps = [step for step, changes in enumerate(local.changes) if changes]
-    rows = {step: root[:, index] for index, step in enumerate(steps)}
-    of = {key: torch.einsum("bk,bkm->bm", along, rows[key[0]]) for key, along in coordinates.items()}
+        carried = torch.stack(ends, dim=1)  # samples, directions, elements
+        gain = (carried * found).sum(dim=2).mean(dim=1)[:, None, None]
+        final = along @ (carried - gain * found) + gain * rows
+        final = _sketch(final / lengths[:, None].cpu())
+        of |= {(step, reuse): final[:, index] for index, reuse in enumerate(changes)}
     return Effects(known.steps, of)
 
 
 def runs_of(steps: int, directions: int = DIRECTIONS) -> int:
-    """How many runs `effects` makes."""
+    """How many runs `effects` makes at most."""
     return 1 + (steps - 2) * directions
+
+
+def _as_prediction(latents: Tensor, shape: torch.Size) -> Tensor:
+    """Latents laid out as a prediction of that shape (frames, channels, ...), flat; some pipelines turn the two."""
+    return (latents if latents.shape[1:] == shape else latents.transpose(1, 2)).flatten(1)
+
+
+def _sketch(vectors: Tensor) -> Tensor:
+    """Vectors, in the last dimension, in few dimensions and of nearly the same lengths, and so are all their sums.
+
+    Elements are added up with random signs in random places (Charikar et al., Finding Frequent Items in Data Streams).
+    """
+    size = vectors.shape[-1]
+    if size <= SKETCH:
+        return vectors
+    generator = torch.Generator().manual_seed(size)
+    places = torch.randint(SKETCH, (size,), generator=generator)
+    signs = torch.randint(2, (size,), generator=generator).mul_(2).sub_(1)
+    return vectors.new_zeros(*vectors.shape[:-1], SKETCH).index_add_(-1, places, vectors * signs)
 
 
 def similarity_map(known: Record, cut: str = "paper") -> Tensor:

@@ -17,6 +17,8 @@ import torch
 from .measuring import OLDEST, Effects, Reuse
 
 BEAM = 24
+# Each vector is known but for this share of its length, in a direction of its own: what is not known does not cancel.
+UNCERTAINTY = 0.5
 DAMPINGS = (0.0, 0.5, 0.75, 1.0)
 
 
@@ -30,26 +32,48 @@ class Path:
     error: float
 
 
-def best_paths(effects: Effects, cut: str, extrapolation: float, beam: int = BEAM) -> dict[int, Path]:
+@dataclass(frozen=True)
+class _Reached:
+    """A path as far as one step.
+
+    total: sum of the effects so far, (samples, dimensions). spread: squared length of what is unknown of them, by
+    sample. error: in the worst sample.
+    """
+
+    error: float
+    full_steps: tuple[int, ...]
+    total: np.ndarray
+    spread: np.ndarray
+
+
+def best_paths(
+    effects: Effects, cut: str, extrapolation: float, beam: int = BEAM, uncertainty: float = UNCERTAINTY
+) -> dict[int, Path]:
     """For every number of full steps the path with the least error that was found."""
     steps = effects.steps
     some = next(iter(effects.of.values()))
     nothing = np.zeros(some.shape, dtype=np.float32)
-    # reached[step][count]: (error, full steps, sum of effects) of the paths in the beam.
-    reached: list[dict[int, list[tuple[float, tuple[int, ...], np.ndarray]]]] = [{} for _ in range(steps)]
-    reached[0][1] = [(0.0, (0,), nothing)]
+    reached: list[dict[int, list[_Reached]]] = [{} for _ in range(steps)]
+    reached[0][1] = [_Reached(0.0, (0,), nothing, np.zeros(len(nothing)))]
     for step in range(1, steps):
-        found: dict[int, list[tuple[float, tuple[int, ...], np.ndarray]]] = {}
+        found: dict[int, list[_Reached]] = {}
         for source in range(max(0, step - OLDEST - 1), step):
-            edge = nothing + sum(
-                _effect(effects, cut, source, between, extrapolation) for between in range(source + 1, step)
-            )
+            reused = [_effect(effects, cut, source, one, extrapolation) for one in range(source + 1, step)]
+            edge = nothing + sum(reused)
+            unknown = sum(np.square(one).sum(axis=1) for one in reused) * uncertainty**2
             for count, paths in reached[source].items():
-                for _, full_steps, total in paths:
-                    after = total + edge
-                    found.setdefault(count + 1, []).append((_worst(after), (*full_steps, step), after))
-        reached[step] = {count: sorted(paths, key=lambda path: path[:2])[:beam] for count, paths in found.items()}
-    return {count: Path(cut, paths[0][1], extrapolation, paths[0][0]) for count, paths in sorted(reached[-1].items())}
+                for path in paths:
+                    total, spread = path.total + edge, path.spread + unknown
+                    error = float(np.sqrt((np.square(total).sum(axis=1) + spread).max()))
+                    found.setdefault(count + 1, []).append(_Reached(error, (*path.full_steps, step), total, spread))
+        reached[step] = {
+            count: sorted(paths, key=lambda path: (path.error, path.full_steps))[:beam]
+            for count, paths in found.items()
+        }
+    return {
+        count: Path(cut, paths[0].full_steps, extrapolation, paths[0].error)
+        for count, paths in sorted(reached[-1].items())
+    }
 
 
 def join(parts: Sequence[Effects]) -> Effects:
@@ -63,7 +87,3 @@ def _effect(effects: Effects, cut: str, source: int, step: int, extrapolation: f
     if moved is None or not extrapolation:
         return plain
     return plain + extrapolation * (moved.numpy() - plain)
-
-
-def _worst(sums: np.ndarray) -> float:
-    return float(np.sqrt(np.square(sums).sum(axis=1).max()))

@@ -26,6 +26,7 @@ from ..job import Job
 from ..models.catalog import MODELS, load
 from ..plan import Plan
 from ..planning.tuning import predict
+from ..recipes.sampling import is_from_image
 from ..runner import Event, Step
 from . import paper, results
 from .memory import card_peak
@@ -155,7 +156,7 @@ def _measure(pipe: DiffusionPipeline, job: Job, method: Method, baseline: int | 
         if isinstance(event, Step) and event.index == event.total - 1:
             last.append(event.latents.float().cpu())
 
-    image = Image.radial_gradient("L").convert("RGB") if hasattr(pipe, "image_encoder") else None
+    image = Image.radial_gradient("L").convert("RGB") if is_from_image(pipe) else None
     job = Job.from_dict(job.to_dict() | ({} if image else {"prompt": PROMPT}))
     gc.collect()
     if is_gpu:

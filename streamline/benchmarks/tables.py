@@ -98,7 +98,7 @@ class Table:
 
 TABLES = {
     "table1": Table(table1, clips=8),
-    "table2": Table(table2, clips=8, with_memory=False),
+    "table2": Table(table2, clips=32, seeds=2, with_memory=False),
     "frontier": Table(frontier, clips=32, seeds=2, with_memory=False),
     "ablation": Table(ablation, clips=2),
     "speed": Table(speed, clips=4),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm
@@ -140,7 +141,7 @@ def _make(pipe: DiffusionPipeline, case: Case, method: Method) -> tuple[object, 
     return result, last[0] if last else None
 
 
-def _row(method: Method, peak: Peak, cases: Sequence[Case], records: Records, original: Original, real: object) -> dict:
+def _row(method: Method, peak: Peak | None, cases: Sequence[Case], records: Records, real: np.ndarray | None) -> dict:
     clips = [records.get(identity(method), case.key) for case in cases]
     seconds = [clip["seconds"] for clip in clips]
     return {

@@ -69,14 +69,11 @@ class CardPeak:
 def card_peak(device: torch.device) -> Iterator[CardPeak]:
     """Watch a card from another thread: what is used at the start, and the most at any look."""
     found, stop = CardPeak(), threading.Event()
-    try:
-        pynvml.nvmlInit()
-        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-        found.started_bytes = found.peak_bytes = pynvml.nvmlDeviceGetMemoryInfo(handle).used
-    except pynvml.NVMLError:
+    handle = _card(device)
+    if handle is None:
         yield found
         return
+    found.started_bytes = found.peak_bytes = pynvml.nvmlDeviceGetMemoryInfo(handle).used
 
     def look() -> None:
         while not stop.wait(POLL_SECONDS):
@@ -90,6 +87,17 @@ def card_peak(device: torch.device) -> Iterator[CardPeak]:
         stop.set()
         watcher.join()
         pynvml.nvmlShutdown()
+
+
+def _card(device: torch.device) -> pynvml.c_nvmlDevice_t | None:
+    """NVML's handle of a GPU, to be shut down after use; None where NVML cannot tell."""
+    if device.type != "cuda":
+        return None
+    try:
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    except pynvml.NVMLError:
+        return None
 
 
 def _fresh_processes() -> multiprocessing.context.BaseContext:

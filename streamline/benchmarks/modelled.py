@@ -23,7 +23,7 @@ from ..job import Job
 from ..naive import ANIMATEDIFF_CLIP, SVD_CLIP
 from ..plan import Plan
 from ..planning.planner import QUALITIES
-from ..planning.tuning import plan_with_prediction, situation
+from ..planning.tuning import frontier, plan_with_prediction, situation
 from . import paper, results
 from .methods import FRAMES_AT_ONCE
 
@@ -80,10 +80,7 @@ def _rows(model: str, size: int, card: str) -> Iterator[dict]:
         papers = "streamlined" if quality == "balanced" else None
         name = f"streamlined, {quality}, {BUDGET}"
         yield row(name, found.prediction.peak_bytes, found.prediction.seconds, papers=papers, plan=found.plan)
-    try:
-        plan_with_prediction(model, job, 1, "exact", where)
-    except BudgetError as error:
-        least = error.smallest
+    least = frontier(model, job, "exact", where)[-1]
     yield row("streamlined, exact, the least", least.prediction.peak_bytes, least.prediction.seconds, plan=least.plan)
 
 

@@ -10,6 +10,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     StableVideoDiffusionPipeline,
 )
+from torch import nn
 from transformers import CLIPImageProcessor, CLIPTokenizer
 
 from ..models import published
@@ -42,7 +43,7 @@ def random_pipeline(
     for part in published.parts(model):
         config = published.config(model, part) | (SMALL[part] if small else {})
         with torch.device(device):
-            parts[part] = published.assemble(config).to(dtype)
+            parts[part] = nn.Module.to(published.assemble(config), dtype)  # diffusers' own warns without need
     if "image_encoder" in parts:
         pipe = StableVideoDiffusionPipeline(
             **parts, scheduler=EulerDiscreteScheduler(**SVD_SCHEDULER), feature_extractor=CLIPImageProcessor()

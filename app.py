@@ -53,6 +53,7 @@ import ui  # noqa: E402
 
 output_dir = (options.output_dir or ui.OUTPUT_DIR).absolute()
 try:
+    ui.log_to_stderr()
     is_public = options.listen or options.share or "SPACE_ID" in os.environ
     demo = ui.build(output_dir, options.emulate, options.offline, is_public)
 except streamline.InputError as error:

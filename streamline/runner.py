@@ -20,6 +20,7 @@ from .execution.ladder import Tightened
 from .hardware.cap import capped
 from .hardware.detection import detect
 from .hardware.live_tensors import LiveTensors
+from .hardware.process_memory import give_back
 from .job import Job, call_arguments
 from .plan import Plan
 from .sampler import sampler_arguments
@@ -171,6 +172,7 @@ def run(
     limit = parse_bytes(budget) if budget is not None else plan.budget_bytes if plan is not None else None
 
     with contextlib.ExitStack() as stack:
+        stack.callback(give_back)
         if plan is not None:
             stack.enter_context(apply(pipe, plan, check, on_rung=tightened))
         if limit is not None:

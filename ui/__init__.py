@@ -13,13 +13,14 @@ import streamline
 from . import page, work, zero
 from .gallery import Gallery
 from .guard import Guard
+from .journal import to_stderr as log_to_stderr
 from .models import Pipelines
 from .planning import Planner
 from .service import Service
 from .state import Studio
 from .style import CSS, HEAD, THEME
 
-__all__ = ["LAUNCH", "OUTPUT_DIR", "build"]
+__all__ = ["LAUNCH", "OUTPUT_DIR", "build", "log_to_stderr"]
 
 OUTPUT_DIR = Path("outputs") / "gallery"
 LAUNCH = {

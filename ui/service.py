@@ -21,6 +21,7 @@ import streamline
 from . import words
 from .events import Checked, Checking, Decoding, Event, Failed, Loading, Noted, PartDone, PartStarted, Stepped, Warming
 from .gallery import Gallery
+from .journal import note
 from .orders import Order
 
 Status = Literal[
@@ -130,7 +131,11 @@ class Service:
             self._count_ahead()
             self._forget()
             self._changed.notify_all()
-            return name
+        settings = order.settings
+        note("submitted", order=name, kind=order.kind, model=settings.model, quality=settings.quality,
+             size=f"{settings.job.width}x{settings.job.height}", frames=settings.job.num_frames,
+             steps=settings.job.num_inference_steps, budget=settings.budget_bytes)  # fmt: skip
+        return name
 
     def view(self, owner: str, name: str) -> View | None:
         """An order as it is now; None if this owner has none of that name, or it was long ago."""
@@ -204,6 +209,9 @@ class Service:
         finally:
             ended.set()
             entry.stop.unlink(missing_ok=True)
+            view = entry.view
+            seconds = round(time.time() - view.began, 3)
+            note(view.status, order=view.id, seconds=seconds, steps=len(view.steps), trouble=view.trouble)
             self._on_done()
 
     def _finish(self, entry: _Entry) -> None:

@@ -58,7 +58,7 @@ def measure(
         raise ValueError("The first method is what the others are compared with: the original.")
     records = bench.records()
     is_world = all(case.question is not None for case in cases)
-    real = scoring.real_features(bench.pipe) if is_world else None
+    real = scoring.real_features(cases) if is_world else None
     peaks = {
         method.name: peak_of(bench, records, method, cases[0])
         for method in tqdm(methods if with_memory else (), desc=f"{bench.table} {bench.model}: memory", unit="method")
@@ -73,13 +73,14 @@ def measure(
                 _warm_up(bench.pipe, case, missing)
                 warm = True
             _measure_case(bench.pipe, case, original, _turned(missing, turn), records, videos)
-        rows = [_row(method, peaks.get(method.name), cases[: turn + 1], records, real) for method in methods]
+        done, real_done = cases[: turn + 1], None if real is None else real[: turn + 1]
+        rows = [_row(method, peaks.get(method.name), done, records, real_done) for method in methods]
         result = {
             "table": bench.table,
             "model": bench.model,
             **results.about(bench.device),
             "clips": turn + 1,
-            "scenes": len({case.scene for case in cases[: turn + 1]}),
+            "scenes": len({case.scene for case in done}),
             "job": _common(cases[0]),
             "rows": rows,
         }

@@ -17,10 +17,7 @@ from torch import Tensor
 from ..naive import ANIMATEDIFF_CLIP, SVD_CLIP
 from ..output.metrics import PEAK, psnr, ssim
 from ..recipes import judge
-from ..recipes.sampling import questions
 from .cases import Case
-
-REAL_CLIPS = 256  # that a Fréchet distance is taken to, those of the scenes asked for among them
 
 
 def closeness(frames: Sequence[Image.Image], original: Sequence[Image.Image]) -> dict[str, float]:
@@ -64,15 +61,15 @@ def judged(frames: Sequence[Image.Image], case: Case) -> dict:
     return {"features": [round(float(value), 5) for value in features[0]], "agreed": agreed}
 
 
-def real_features(pipe: DiffusionPipeline) -> np.ndarray:
-    """The judge's features of real clips of the kind that a model is asked for."""
-    return _referee().features_of([question.clip for question in questions(pipe, REAL_CLIPS)])
+def real_features(cases: Sequence[Case]) -> np.ndarray:
+    """The judge's features of the real clips of the scenes that are asked for, one a case."""
+    return _referee().features_of([case.question.clip for case in cases])
 
 
 def summary(clips: Sequence[dict], real: np.ndarray | None) -> dict:
     """The scores of a method from those of its clips; a score that some clip lacks is left out.
 
-    real: features of real clips; None where the judge has no say.
+    real: features of the real clips of their scenes; None where the judge has no say.
     """
     found: dict = {"clips": len(clips)}
     if all("squared_error" in clip for clip in clips):

@@ -107,9 +107,8 @@ class OneToken:
         """What an attention adds to every token of a row, (samples x frames, 1, query channels)."""
         if attention not in self._known:
             query = self._context.new_zeros(len(self._context), 1, attention.query_dim)
-            result = attention(query, encoder_hidden_states=self._context)
-            self._known[attention] = result.repeat_interleave(self._frames, dim=0)
-        return self._known[attention]
+            self._known[attention] = attention(query, encoder_hidden_states=self._context)
+        return self._known[attention].repeat_interleave(self._frames, dim=0)
 
 
 def spatial_block(block: BasicTransformerBlock, tokens: Tensor, crossed: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from .sampler import Sampler
 
 Guidance = Literal["together", "apart"]
 Residency = Literal["all", "stages"]
+Keep = Literal["whole", "rows", "host"]
 BlockSlicing = tuple[tuple[str, "Slicing"], ...]
 
 EVERY_BLOCK = "*"
@@ -27,6 +28,9 @@ class Slicing:
     pixels: slices of the pixel axis in temporal stages.
     group: longest run of stages that one slice is carried through before the next slice starts (Operator
         Grouping, section 3.3); None carries it as far as the axis lasts.
+    keep: how the values between its sliced groups are kept. "whole": each as one tensor. "rows": row by row, freed as
+        they are consumed; what a second norm of a group looks at is computed twice and never kept. "host": likewise,
+        in host memory.
 
     More slices than an axis has elements means one element a slice. Raises PlanError for counts below one.
     """
@@ -34,8 +38,11 @@ class Slicing:
     frames: int = 1
     pixels: int = 1
     group: int | None = None
+    keep: Keep = "whole"
 
     def __post_init__(self) -> None:
+        if self.keep not in get_args(Keep):
+            raise PlanError(f'Slicing.keep must be "whole", "rows" or "host", not {self.keep!r}.')
         for name in ("frames", "pixels", "group"):
             value = getattr(self, name)
             if value is None and name == "group":

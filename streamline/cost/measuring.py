@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from ..execution.conditions import Conditions
-from ..execution.moments import AppliedNorm, measure
+from ..execution.moments import AppliedNorm, Moments, measure
 from ..execution.networks import family_of
 from ..execution.program import Axis
 from ..execution.slicing import cut, unslice, whole
@@ -35,23 +35,20 @@ class Work:
 
     flops: of matrix products, convolutions and attention; product_bytes: what these read and write.
     moved_bytes: what every other operator reads and writes. calls: operators launched.
+    sent_bytes: to or from host memory.
     """
 
     flops: float = 0.0
     product_bytes: float = 0.0
     moved_bytes: float = 0.0
     calls: float = 0.0
+    sent_bytes: float = 0.0
 
     def __add__(self, other: Work) -> Work:
-        return Work(
-            self.flops + other.flops,
-            self.product_bytes + other.product_bytes,
-            self.moved_bytes + other.moved_bytes,
-            self.calls + other.calls,
-        )
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, times: float) -> Work:
-        return Work(self.flops * times, self.product_bytes * times, self.moved_bytes * times, self.calls * times)
+        return Work(*(part * times for part in astuple(self)))
 
 
 @dataclass(frozen=True)
@@ -230,6 +227,19 @@ class Probe:
         with self._mode:
             images = _laid_out(value, tag).empty()
             return metered(lambda: measure(norm, images, self._conditions.batch, slices))[1]
+
+    def moments(self, name: str, value: Value, size: int) -> Sample:
+        """Taking the moments of what a stage normalises from slices of pixels, of which this is one."""
+        norm = self._stages[name].norm
+
+        def take(pixels: Tensor) -> AppliedNorm:
+            moments = Moments(norm, self._conditions.batch)
+            moments.add(pixels)
+            return moments.applied()
+
+        with self._mode:
+            pixels = value.piece(Axis.PIXELS, size).empty()
+            return metered(lambda: take(pixels))[1]
 
     def _applied(self, norm: nn.GroupNorm) -> AppliedNorm:
         dtype = torch.promote_types(next(norm.parameters()).dtype, torch.float32)

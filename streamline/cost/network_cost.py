@@ -14,6 +14,7 @@ from ..execution.program import Axis
 from ..execution.slicing import bounds
 from ..plan import BlockSlicing
 from .measuring import INSIDE, NATURAL, PACKED, Sample, Value, Work
+from .rows_cost import State, run_by_rows
 from .table import Table
 
 
@@ -67,7 +68,7 @@ def compose(table: Table, slicing: BlockSlicing, *, keep: str | None = None, giv
     as on a step that reuses it.
     """
     program = table.program.bind([given]) if given else table.program
-    held = _Held(table, program.inputs)
+    held = Held(table, program.inputs, frozenset((program.output, keep)))
     groups = tuple(held.run(group) for group in group_stages(replace(program, kept=keep), slicing))
     work = sum((cost.work for cost in groups), table.head.work)
     return NetworkCost(table.held_bytes, table.head.peak_bytes, work, groups)
@@ -90,26 +91,35 @@ def compose_apart(
     return NetworkCost(held, together.head.peak_bytes, together.head.work + each * together.batch, cost.groups)
 
 
-@dataclass
-class _State:
-    """A value that is alive: what it holds, whether it lies packed in memory and belongs to the executor."""
-
-    nbytes: float
-    packed: bool
-    owned: bool
-
-
-class _Held:
+class Held:
     """The values alive between groups, as Executor._run holds them."""
 
-    def __init__(self, table: Table, inputs: tuple[str, ...]) -> None:
-        self.table = table
-        self.values = {name: _State(0.0, table.values[name].is_packed, False) for name in inputs}
+    def __init__(self, table: Table, inputs: tuple[str, ...], final: frozenset[str | None] = frozenset()) -> None:
+        """final: values that are given out, each as one tensor."""
+        self.table, self.final = table, final
+        self.values = {name: State(0.0, table.values[name].is_packed, False) for name in inputs}
 
     def run(self, group: Group) -> GroupCost:
         extent = self.table.values[group.reads[0]].extent(group.axis)
-        if min(group.slices, extent) == 1:
-            return self._run_whole(group)
+        count = min(group.slices, extent)
+        if count > 1 and group.keep != "whole":
+            return GroupCost(group, *run_by_rows(self, group))
+        peak = self._gather(group)
+        one = self._run_whole(group) if count == 1 else self._run_slices(group, extent)
+        return replace(one, peak_bytes=max(peak, one.peak_bytes))
+
+    def _gather(self, group: Group) -> float:
+        """What a group reads as single tensors."""
+        peak = 0.0
+        for name in group.reads:
+            state, size = self.values[name], self.table.values[name].nbytes
+            if state.pieces is not None:
+                is_copied = state.on_host or len(state.pieces) > 1
+                peak = max(peak, self.live_bytes + (size if is_copied else 0))
+                self.values[name] = State(size, True, True)
+        return peak
+
+    def _run_slices(self, group: Group, extent: int) -> GroupCost:
         return self._run_sliced(group, Counter(stop - start for start, stop in bounds(extent, group.slices)))
 
     @property
@@ -125,7 +135,7 @@ class _Held:
             peak = max(peak, self.live_bytes + sample.peak_bytes)
             convolution = max(convolution, sample.largest_convolution_bytes)
             work += sample.work
-            self.values[stage.name] = _State(sample.kept_bytes, self.table.values[stage.name].is_packed, False)
+            self.values[stage.name] = State(sample.kept_bytes, self.table.values[stage.name].is_packed, False)
             for name in stage.reads:
                 if last[name] == index and name not in keep:
                     self.values.pop(name, None)
@@ -140,7 +150,7 @@ class _Held:
             moments = table.norm(first, self.values[first.reads[0]].packed, sizes.total())
             peak, work = live + moments.peak_bytes, moments.work
             live += moments.kept_bytes
-        slices = {size: self._slice(group, size) for size in sizes}
+        slices = {size: self.slice(group, size) for size in sizes}
         for size, one in slices.items():
             work += one.work * sizes[size]
 
@@ -157,15 +167,21 @@ class _Held:
         for name in group.dead:
             del self.values[name]
         for name, size in outputs.items():
-            self.values[name] = _State(size, True, True)
+            self.values[name] = State(size, True, True)
         return GroupCost(group, peak, slices[largest].largest_convolution_bytes, work)
 
-    def _slice(self, group: Group, size: int) -> Sample:
-        """One slice through all stages."""
+    def slice(self, group: Group, size: int, stop: int | None = None, rows: tuple[int, int] | None = None) -> Sample:
+        """One slice through all stages, or those before `stop`. rows: where it lies, if that makes a difference."""
         last = {name: index for index, stage in enumerate(group.stages) for name in stage.reads}
-        local: dict[str, float] = {}
+        first, end = rows or (0, size)
+        needed = {name for stage in group.stages[:stop] for name in stage.reads}
+        local = {
+            name: self.table.values[name].nbytes * size / self.table.values[name].extent(group.axis)
+            for name in group.reads
+            if name in needed and self.values[name].is_copied(group.axis, first, end)
+        }
         peak, convolution, work = 0.0, 0.0, Work()
-        for index, stage in enumerate(group.stages):
+        for index, stage in enumerate(group.stages[:stop]):
             tags = "".join(INSIDE if n in local else PACKED if self.values[n].packed else NATURAL for n in stage.reads)
             sample = self.table.slice(stage, tags, size)
             peak = max(peak, sum(local.values()) + sample.peak_bytes)

@@ -5,7 +5,7 @@ cost of each stage (pipeline_cost.py)  +  device, rates, experience  ->  Predict
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,7 +13,7 @@ from ..execution.cuts import find_cut
 from ..execution.rehash import SPARSE
 from ..hardware.device import Device
 from ..hardware.rates import Rates
-from ..plan import Plan, Rehash
+from ..plan import BlockSlicing, Plan, Rehash
 from .experience import NO_CORRECTION, Correction
 from .measuring import Sample, Value, Work
 from .network_cost import NetworkCost
@@ -49,7 +49,8 @@ class Place:
     def parts(self, work: Work, dtype: torch.dtype) -> tuple[float, float]:
         """Seconds of computing and seconds of launching, by the rates alone."""
         products = max(work.flops / self.rates.flops_of(dtype), work.product_bytes / self.rates.bandwidth)
-        return products + work.moved_bytes / self.rates.bandwidth, work.calls * self.rates.launch_seconds
+        moved = work.moved_bytes / self.rates.bandwidth + work.sent_bytes / HOST_BYTES_PER_SECOND
+        return products + moved, work.calls * self.rates.launch_seconds
 
     def workspace_share(self, dtype: torch.dtype) -> float:
         return 0.0 if self.is_cpu or dtype.itemsize >= 4 else HALF_CONVOLUTION_WORKSPACE
@@ -94,6 +95,8 @@ def stage_names(costs: PipelineCost) -> tuple[str, ...]:
 
 def predict(costs: PipelineCost, plan: Plan, place: Place) -> Prediction:
     """What a run by a plan will take."""
+    if place.is_cpu:  # host memory is the device's own
+        plan = replace(plan, denoiser=_without_host(plan.denoiser), decoder=_without_host(plan.decoder))
     subject, job, held = costs.subject, costs.job, costs.held
     dtype = subject.dtype
     resident = resident_bytes(costs, plan.residency, place)
@@ -165,6 +168,10 @@ def kept_bytes(value: Value, rehash: Rehash) -> tuple[int, int]:
     rows, channels, height, width = value.shape
     sparse = rows * channels * -(-height // SPARSE) * -(-width // SPARSE)
     return value.nbytes, value.nbytes + 2 * sparse * getattr(torch, value.dtype).itemsize
+
+
+def _without_host(slicing: BlockSlicing) -> BlockSlicing:
+    return tuple((block, replace(one, keep="rows") if one.keep == "host" else one) for block, one in slicing)
 
 
 def _with_transfer(stage: StagePrediction, costs: PipelineCost) -> StagePrediction:

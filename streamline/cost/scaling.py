@@ -52,6 +52,9 @@ class ScaledTable:
         sample = self._table.norm(stage, packed, -(-known_rows // chunk))
         return replace(_times(sample, self._frames * self._pixels), peak_bytes=sample.peak_bytes * self._pixels)
 
+    def moments(self, stage: Stage, size: int) -> Sample:
+        return _times(self._table.moments(stage, size), self._frames)
+
     def _scaled(self, value: Value) -> Value:
         rows = round(value.shape[0] * self._frames)
         if len(value.shape) == 3:

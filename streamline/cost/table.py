@@ -110,6 +110,19 @@ class Table:
             self._known[key] = _by_chunks(few, many, low, high, rows, min(slices, rows))
         return self._known[key]
 
+    def moments(self, stage: Stage, size: int) -> Sample:
+        """Taking the moments of what a stage normalises, of which one slice has `size` pixels."""
+        value = self.values[stage.reads[0]]
+        low, high = ends = self._ends(stage, size)
+        first, last = (
+            self._recall(
+                self._name(stage, [value], f"moments {end}", PACKED),
+                lambda probe, end=end: probe.moments(stage.name, value, end),
+            )
+            for end in ends
+        )
+        return first if low == high else first.between(last, (size - low) / (high - low))
+
     def _ends(self, stage: Stage, size: int) -> tuple[int, int]:
         """The measured slice sizes that another one is read off from; twice the same if it is measured itself."""
         if stage.axis is Axis.PIXELS:

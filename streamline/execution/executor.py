@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 from torch import Tensor
 
-from ..plan import BlockSlicing, Slicing, slicing_for
+from ..plan import BlockSlicing, Keep, Slicing, slicing_for
+from .by_rows import gather, run_by_rows, run_stages
 from .conditions import Conditions
 from .moments import measure
 from .program import Axis, Program, Stage
+from .rows import Rows
 from .slicing import bounds, cut, empty_for, extent, unslice, whole
 
 
@@ -26,6 +29,8 @@ class Group:
     slices: how many, the most that any stage's block asks for.
     reads: values from outside the group. dead: those of them that nobody reads afterwards.
     writes: values of the group that are read afterwards; its other values live within one slice.
+    keep: how they are kept, the most sparing way that any stage's block asks for.
+    again: index of a stage with a second norm, whose input is computed once for its moments and once for the stage.
     """
 
     axis: Axis
@@ -34,6 +39,8 @@ class Group:
     reads: tuple[str, ...]
     dead: frozenset[str]
     writes: tuple[str, ...]
+    keep: Keep = "whole"
+    again: int | None = None
 
 
 def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
@@ -46,7 +53,7 @@ def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
         joins = (
             current
             and program.stages[current[0]].axis is stage.axis
-            and stage.norm is None
+            and (stage.norm is None or _can_repeat(program, current, index, table))
             and (limit is None or len(current) < limit)
         )
         if joins:
@@ -55,6 +62,20 @@ def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
             groups.append([index])
     last_reads = program.last_reads()
     return tuple(_group(program, indices, table, last_reads) for indices in groups)
+
+
+def _can_repeat(program: Program, current: list[int], index: int, table: dict[str, Slicing]) -> bool:
+    """Whether what a norm looks at can be computed twice by the group before it, having no other reader."""
+    stages = [program.stages[position] for position in (*current, index)]
+    *before, last = stages
+    return (
+        last.axis is Axis.PIXELS
+        and all(slicing_for(table, stage.block).keep != "whole" for stage in stages)
+        and all(stage.norm is None for stage in before[1:])
+        and last.reads[0] in {stage.name for stage in before}
+        and last.reads[0] not in (program.output, program.kept)
+        and sum(last.reads[0] in stage.reads for stage in program.stages) == 1
+    )
 
 
 def _group(program: Program, indices: list[int], table: dict[str, Slicing], last_reads: dict[str, int]) -> Group:
@@ -70,6 +91,8 @@ def _group(program: Program, indices: list[int], table: dict[str, Slicing], last
         reads=tuple(reads),
         dead=frozenset(name for name in reads if last_reads[name] <= indices[-1]),
         writes=tuple(stage.name for stage in stages if last_reads.get(stage.name, -1) > indices[-1]),
+        keep=max((slicing.keep for slicing in asked), key=get_args(Keep).index),
+        again=next((at for at, stage in enumerate(stages) if at > 0 and stage.norm is not None), None),
     )
 
 
@@ -131,8 +154,15 @@ class Executor:
         if self.bound is not None:
             values[self.bound] = features[index]
         owned: set[str] = set()
+        final = {self.program.output, self.program.kept}
         for group in self.groups:
-            if _count(group, values) == 1:
+            count = _count(group, values)
+            if count > 1 and group.keep != "whole":
+                run_by_rows(group, values, conditions, self.before_slice, final)
+                owned.update(group.writes)
+                continue
+            gather(group, values)
+            if count == 1:
                 _run_whole(group, values, conditions, self.before_slice)
             else:
                 _run_sliced(group, values, conditions, owned, self.before_slice)
@@ -143,7 +173,9 @@ class Executor:
 
 
 def _count(group: Group, values: dict[str, Tensor]) -> int:
-    return min(group.slices, extent(group.axis, values[group.reads[0]]))
+    first = values[group.reads[0]]
+    size = first.extent(group.axis) if isinstance(first, Rows) else extent(group.axis, first)
+    return min(group.slices, size)
 
 
 def _run_whole(
@@ -177,13 +209,16 @@ def _run_sliced(
     """
     axis, like = group.axis, values[group.reads[0]]
     pieces = bounds(extent(axis, like), group.slices)
-    norm = _norm(group, values, conditions, len(pieces))
+    first = group.stages[0]
+    norms = {}
+    if first.norm is not None:  # it opens its group, so the value it normalises is whole by now
+        norms[first.name] = measure(first.norm, values[first.reads[0]], conditions.batch, len(pieces))
     outputs: dict[str, Tensor] = {}
     for start, stop in pieces:
         before_slice()
         seen = conditions.slice_rows(start, stop) if axis is Axis.FRAMES else conditions
         local = {name: cut(axis, values[name], start, stop) for name in group.reads}
-        _run_stages(group, local, seen, norm)
+        run_stages(group, local, seen, norms)
         if not outputs:
             free = _reusable(group, values, owned, [local[name] for name in group.writes])
             outputs = {name: _room(axis, local[name], like, free) for name in group.writes}
@@ -195,24 +230,6 @@ def _run_sliced(
     values.update(outputs)
 
 
-def _run_stages(group: Group, local: dict[str, Tensor], conditions: Conditions, norm: tuple[Callable, ...]) -> None:
-    last = {name: index for index, stage in enumerate(group.stages) for name in stage.reads}
-    for index, stage in enumerate(group.stages):
-        arguments = norm if stage.norm is not None else ()
-        local[stage.name] = stage.run(*arguments, conditions, *(local[name] for name in stage.reads))
-        for name in stage.reads:
-            if last[name] == index and name not in group.writes:
-                local.pop(name, None)
-
-
-def _norm(group: Group, values: dict[str, Tensor], conditions: Conditions, slices: int) -> tuple[Callable, ...]:
-    """A norm opens its group, so the value it normalises is whole by now."""
-    first = group.stages[0]
-    if first.norm is None:
-        return ()
-    return (measure(first.norm, values[first.reads[0]], conditions.batch, slices),)
-
-
 def _reusable(group: Group, values: dict[str, Tensor], owned: set[str], results: list[Tensor]) -> dict[str, Tensor]:
     """Dead inputs of our own that share their memory with no other value and with no result still to be written.
 
@@ -220,7 +237,7 @@ def _reusable(group: Group, values: dict[str, Tensor], owned: set[str], results:
     """
 
     def is_shared(name: str) -> bool:
-        others = [value for other, value in values.items() if other != name]
+        others = [value for other, value in values.items() if other != name and isinstance(value, Tensor)]
         storage = values[name].untyped_storage()
         return any(tensor.untyped_storage() is storage for tensor in others + results)
 

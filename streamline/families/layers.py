@@ -96,8 +96,9 @@ def spatio_temporal_resnet(p: Builder, name: str, block: SpatioTemporalResBlock,
         hidden = convolve_frames(temporal.conv2, hidden)
         indicator = c["image_only_indicator"].unflatten(0, (c.batch, -1))
         if is_plain_mixer:
-            # a x + (1 - a) (x + hidden), in one pass
-            return to_rows(torch.addcmul(spatial, 1 - spatial_share(block.time_mixer, indicator, spatial), hidden))
+            # a x + (1 - a) (x + hidden)
+            share = spatial_share(block.time_mixer, indicator, spatial)
+            return to_rows(spatial + hidden.mul_(1 - share))
         shortcut = spatial if temporal.conv_shortcut is None else temporal.conv_shortcut(spatial)
         mixed = block.time_mixer(x_spatial=spatial, x_temporal=shortcut + hidden, image_only_indicator=indicator)
         return to_rows(mixed)

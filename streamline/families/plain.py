@@ -19,11 +19,11 @@ from torch.nn.modules.module import _has_any_global_hook
 
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Whether a module is exactly of one of these classes, and no hook or compiled call waits in it."""
-    if type(module) not in kinds or module.training or _has_any_global_hook():
+    """Whether a module is exactly of one of these classes, and nobody put a hook or another forward into it."""
+    if type(module) not in kinds or _has_any_global_hook():
         return False
     return not any(
-        part._forward_pre_hooks or part._forward_hooks or part._compiled_call_impl is not None
+        part._forward_pre_hooks or part._forward_hooks or part._compiled_call_impl is not None or "forward" in vars(part)
         for part in module.modules()
     )
 
@@ -39,6 +39,8 @@ def opens_resnet(block: nn.Module) -> bool:
 def opens_transformer(block: nn.Module) -> bool:
     """Whether a transformer block may be run part by part: with layer norms, and its feed-forward in one piece."""
     if not is_plain(block, BasicTransformerBlock, TemporalBasicTransformerBlock) or block._chunk_size is not None:
+        return False
+    if type(block.ff) is not FeedForward:
         return False
     if any(attention.residual_connection for attention in (block.attn1, block.attn2) if attention is not None):
         return False
@@ -107,9 +109,8 @@ class OneToken:
         """What an attention adds to every token of a row, (samples x frames, 1, query channels)."""
         if attention not in self._known:
             query = self._context.new_zeros(len(self._context), 1, attention.query_dim)
-            result = attention(query, encoder_hidden_states=self._context)
-            self._known[attention] = result.repeat_interleave(self._frames, dim=0)
-        return self._known[attention]
+            self._known[attention] = attention(query, encoder_hidden_states=self._context)
+        return self._known[attention].repeat_interleave(self._frames, dim=0)
 
 
 def spatial_block(block: BasicTransformerBlock, tokens: Tensor, crossed: Tensor) -> Tensor:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from ..cost.network_cost import NetworkCost
 from ..execution.program import Axis
-from ..plan import BlockSlicing, Slicing
+from ..plan import BlockSlicing, Keep, Slicing
 
 # Numbers of slices that are tried: closer together where they matter more.
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 25, 32, 48, 64)
@@ -34,7 +34,7 @@ class Choice:
     limited_by: str
 
     def to_list(self) -> list:
-        blocks = [[block, slicing.frames, slicing.pixels, slicing.group] for block, slicing in self.slicing]
+        blocks = [[block, *astuple(slicing)] for block, slicing in self.slicing]
         return [blocks, self.bytes, self.seconds, self.limited_by]
 
     @classmethod
@@ -47,13 +47,22 @@ Slot = tuple[str, Axis]
 Measure = Callable[[NetworkCost], tuple[int, float]]
 
 
-def frontier(cost_of: Callable[[BlockSlicing], NetworkCost], measure: Measure, share: float) -> tuple[Choice, ...]:
+def frontier(
+    cost_of: Callable[[BlockSlicing], NetworkCost], measure: Measure, share: float, keeps: tuple[Keep, ...] = ("whole",)
+) -> tuple[Choice, ...]:
+    """As `frontier_keeping`, of all these ways to keep values between groups."""
+    return pareto([choice for keep in keeps for choice in frontier_keeping(keep, cost_of, measure, share)])
+
+
+def frontier_keeping(
+    keep: Keep, cost_of: Callable[[BlockSlicing], NetworkCost], measure: Measure, share: float
+) -> tuple[Choice, ...]:
     """Choices from the fastest to the smallest; each is smaller than the one before it.
 
     cost_of: composes one call under a slicing. measure: its bytes and seconds on the device.
     share: of the largest convolution, that counts as memory.
     """
-    uniform = [cost_of((("*", Slicing(count, count)),)) for count in COUNTS]
+    uniform = [cost_of((("*", Slicing(count, count, keep=keep)),)) for count in COUNTS]
     slots = _slots(uniform[0])
     peaks = [_peaks(cost, share) for cost in uniform]
     times = [_seconds(cost, measure) for cost in uniform]
@@ -61,7 +70,7 @@ def frontier(cost_of: Callable[[BlockSlicing], NetworkCost], measure: Measure, s
     found: dict[BlockSlicing, Choice] = {}
 
     def try_out(levels: dict[Slot, int]) -> tuple[NetworkCost, Choice]:
-        slicing = _slicing(levels)
+        slicing = _slicing(levels, keep)
         cost = cost_of(slicing)
         if slicing not in found:
             size, seconds = measure(cost)
@@ -147,11 +156,11 @@ def _refine(
     return finer
 
 
-def _slicing(levels: dict[Slot, int]) -> BlockSlicing:
+def _slicing(levels: dict[Slot, int], keep: Keep) -> BlockSlicing:
     blocks = defaultdict(dict)
     for (block, axis), level in levels.items():
         blocks[block][axis.value] = COUNTS[level]
-    return tuple(sorted((block, Slicing(**counts)) for block, counts in blocks.items()))
+    return tuple(sorted((block, Slicing(**counts, keep=keep)) for block, counts in blocks.items()))
 
 
 def _limiting(cost: NetworkCost, share: float) -> str:

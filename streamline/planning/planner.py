@@ -15,7 +15,7 @@ from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place, predict
 from ..cost.prediction import Prediction
 from ..errors import BudgetError, InputError
-from ..plan import BlockSlicing, Plan, Slicing
+from ..plan import BlockSlicing, Plan
 from ..sizes import format_bytes
 from .frontiers import Choice, frontier
 from .speeding import QUALITIES, Quality, Speed, speed_for
@@ -120,9 +120,13 @@ def _frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...
         activations, convolutions = cost.peak_with_workspace(share)
         return activations + place.workspace(activations, convolutions), place.seconds(cost.work, dtype, stage)
 
-    key = f"{name} {place.device.kind} {share} {place.rates} {place.correction.seconds_factors}"
+    keeps = ("whole", "rows") if place.is_cpu else ("whole", "rows", "host")
+    key = f"{name} {keeps} {place.device.kind} {share} {place.rates} {place.correction.seconds_factors}"
     return tuple(
-        map(Choice.from_list, costs.remember(key, lambda: [one.to_list() for one in frontier(cost_of, measure, share)]))
+        map(
+            Choice.from_list,
+            costs.remember(key, lambda: [one.to_list() for one in frontier(cost_of, measure, share, keeps)]),
+        )
     )
 
 
@@ -169,7 +173,7 @@ def _reasons(
 
 
 def _slicing_reasons(name: str, slicing: BlockSlicing) -> Iterator[str]:
-    sliced = [(block, one) for block, one in slicing if one != Slicing()]
+    sliced = [(block, one) for block, one in slicing if max(one.frames, one.pixels) > 1]
     if not sliced:
         yield f"{name}: unsliced, for it fits as it is."
         return
@@ -178,6 +182,10 @@ def _slicing_reasons(name: str, slicing: BlockSlicing) -> Iterator[str]:
             f"{name} {block}: {one.frames} slices of frames and {one.pixels} of pixels, the fewest operator calls "
             "that keep its groups within the peak."
         )
-    whole = [block for block, one in slicing if one == Slicing()]
+    keep = slicing[0][1].keep
+    if keep != "whole":
+        where = "row by row, freed as they are consumed" + (", in host memory" if keep == "host" else "")
+        yield f"{name}: values are kept {where}: a lower peak, at the price of computing some of them twice."
+    whole = [block for block, one in slicing if max(one.frames, one.pixels) == 1]
     if whole:
         yield f"{name} {', '.join(whole)}: unsliced, being smaller than the peak."

@@ -75,7 +75,7 @@ def test_similarity_is_one_to_itself(measured):
 
 def test_the_search_finds_the_best_of_all_paths():
     rng = np.random.default_rng(0)
-    steps = 7
+    steps = OLDEST + 2
 
     def random_effects():
         of = {}

@@ -22,10 +22,12 @@ def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether a module is exactly of one of these classes, and nobody put a hook or another forward into it."""
     if type(module) not in kinds or _has_any_global_hook():
         return False
-    return not any(
-        part._forward_pre_hooks or part._forward_hooks or part._compiled_call_impl is not None or "forward" in vars(part)
-        for part in module.modules()
-    )
+    return not any(map(_is_altered, module.modules()))
+
+
+def _is_altered(part: nn.Module) -> bool:
+    is_hooked = part._forward_pre_hooks or part._forward_hooks
+    return bool(is_hooked) or part._compiled_call_impl is not None or "forward" in vars(part)
 
 
 def opens_resnet(block: nn.Module) -> bool:

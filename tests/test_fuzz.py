@@ -191,7 +191,7 @@ def hostile(least):
     return st.one_of(st.just(least), st.just(0), number.filter(lambda value: not value or not 1 < value < 10**6))
 
 
-@cases(0.1)
+@cases(0.02)
 @given(
     st.sampled_from(["plan", "generate"]),
     st.one_of(st.just("tiny-animatediff"), st.sampled_from(["tiny-svd", "own", ""]), text),
@@ -217,7 +217,7 @@ FLAGS = ("--model", "--prompt", "--image", "--seed", "--frames", "--size", "--fp
 typed = st.one_of(text, number.map(str), st.sampled_from(["64x64", "cpu", "1GiB", "exact", "frames=2", PICTURES[0]]))
 
 
-@cases(0.1)
+@cases(0.02)
 @given(
     st.sampled_from(["generate", "plan", "compare", "trace", "frontier", "nonsense"]),
     st.lists(st.tuples(st.sampled_from(FLAGS), typed), min_size=1, max_size=4),

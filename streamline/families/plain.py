@@ -20,7 +20,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether a module is exactly of one of these classes, and no hook or compiled call waits in it."""
-    if type(module) not in kinds or module.training or _has_any_global_hook():
+    if type(module) not in kinds or _has_any_global_hook():
         return False
     return not any(
         part._forward_pre_hooks or part._forward_hooks or part._compiled_call_impl is not None

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from networks import KINDS
+from test_cost import Composed
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 import streamline
 from streamline import LiveTensors, Plan
@@ -67,13 +67,8 @@ def test_nothing_is_left_behind(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_fake_tensors_tell_what_real_ones_need(kind):
     """A trace without data predicts the peak of the same run with data."""
-    case = KINDS[kind](12)
-    peaks = []
-    for mode in (None, FakeTensorMode(allow_non_fake_inputs=True)):
-        with torch.no_grad(), mode or torch.no_grad(), LiveTensors([case.network]) as memory:
-            run_network(case.network, Plan.uniform(3).denoiser, True, **case.arguments)
-        peaks.append(memory.peak_bytes)
-    assert peaks[0] == pytest.approx(peaks[1], rel=0.03)
+    composed, plan = Composed(KINDS[kind](12)), Plan.uniform(3)
+    assert composed.measured(plan) == pytest.approx(composed.traced(plan), rel=0.03)
 
 
 FULL_SIZE = {  # frames, then GiB of activations allowed: both halves together, apart, and decoding

@@ -21,7 +21,7 @@ def table(figures: dict) -> str:
     """Return the figures that `measure` gives as a Markdown table."""
     reuse = figures["reuse"]
     every, ratios = zip(*reuse["reuse_psnr_db"].items(), strict=True)
-    rows = {"autoencoder": f"{figures['reconstruction_db']:.1f} dB"}
+    rows = {"clips": str(figures["clips"]), "autoencoder": f"{figures['reconstruction_db']:.1f} dB"}
     for name, words in judge.LABELS.items():
         rows[f"{name} right"] = f"{figures[name]:.1%} (chance {1 / len(words):.0%})"
     if "first_frame_db" in figures:

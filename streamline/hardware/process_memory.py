@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
@@ -34,6 +35,8 @@ def give_back() -> None:
 
     Every thread that made a video would keep some of it otherwise, and a server would grow from run to run.
     """
+    if sys.platform != "linux":
+        return
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -113,7 +113,10 @@ def has_nvidia_card(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
 
 
 def pins() -> dict[str, str]:
-    """Package -> version, from requirements.txt, or from what was installed with it."""
+    """Package -> the version tested, from requirements.txt, or from what was installed with it.
+
+    Of a range that is the newest one, which is what ./launch.sh installs.
+    """
     try:
         lines: Iterable[str] = PINS.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -121,7 +124,7 @@ def pins() -> dict[str, str]:
             lines = importlib.metadata.requires("streamline") or ()
         except importlib.metadata.PackageNotFoundError:
             lines = ()
-    matches = (re.match(r"([\w.-]+)==([^\s;]+)", line) for line in lines)
+    matches = (re.match(r"([\w.-]+)(?:[^;]*,)?[=<]=([^\s;,]+)", line) for line in lines)
     return {match[1]: match[2] for match in matches if match}
 
 

@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from .planning.planner import Candidate
 
 
+LONGEST_QUOTE = 80  # characters of what was given, in a sentence about it
+
+
+def quoted(value: object) -> str:
+    """What was given, to be named in a sentence: as Python writes it, and cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
+
+
 class StreamlineError(Exception):
     """Base of every error this package raises on purpose."""
 

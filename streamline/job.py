@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
 from PIL import Image, ImageOps
 
-from .errors import InputError
+from .errors import InputError, quoted
 from .models.catalog import model_of
 
 LARGEST_SEED = 2**32 - 1
@@ -61,7 +61,9 @@ class Job:
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise InputError(f"The {_words(name)} must be a whole number from {least} to {most}, not {value!r}.")
+                raise InputError(
+                    f"The {_words(name)} must be a whole number from {least} to {most}, not {quoted(value)}."
+                )
         for name in ("height", "width"):
             if getattr(self, name) % 8:
                 raise InputError(f"The {name} must be a multiple of 8, not {getattr(self, name)}.")
@@ -70,7 +72,7 @@ class Job:
             if value is None and name == "guidance_scale":
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise InputError(f"The {_words(name)} must be a number of at least 0, not {value!r}.")
+                raise InputError(f"The {_words(name)} must be a number of at least 0, not {quoted(value)}.")
 
     @classmethod
     def for_model(cls, pipe: DiffusionPipeline, **given: object) -> Job:
@@ -91,7 +93,7 @@ class Job:
             raise InputError("A job must be a JSON object.")
         unknown = set(data) - {field.name for field in fields(cls)}
         if unknown:
-            raise InputError(f"A job has no field {sorted(unknown, key=str)[0]!r}.")
+            raise InputError(f"A job has no field {quoted(sorted(unknown, key=str)[0])}.")
         missing = {"height", "width", "num_frames"} - set(data)
         if missing:
             raise InputError(f"A job needs the {_words(sorted(missing)[0])}.")

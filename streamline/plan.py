@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, get_args
 
-from .errors import PlanError
+from .errors import PlanError, quoted
 from .sampler import Sampler
 
 Guidance = Literal["together", "apart"]
@@ -42,13 +42,13 @@ class Slicing:
 
     def __post_init__(self) -> None:
         if self.keep not in get_args(Keep):
-            raise PlanError(f'Slicing.keep must be "whole", "rows" or "host", not {self.keep!r}.')
+            raise PlanError(f'Slicing.keep must be "whole", "rows" or "host", not {quoted(self.keep)}.')
         for name in ("frames", "pixels", "group"):
             value = getattr(self, name)
             if value is None and name == "group":
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise PlanError(f"Slicing.{name} must be a whole number of at least 1, not {value!r}.")
+                raise PlanError(f"Slicing.{name} must be a whole number of at least 1, not {quoted(value)}.")
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class Rehash:
         if not isinstance(self.cut, str) or not self.cut:
             raise PlanError("Rehash.cut must name a value of the program.")
         if not _is_number(self.extrapolation) or not 0 <= self.extrapolation <= 1:
-            raise PlanError(f"Rehash.extrapolation must be from 0 to 1, not {self.extrapolation!r}.")
+            raise PlanError(f"Rehash.extrapolation must be from 0 to 1, not {quoted(self.extrapolation)}.")
         if self.guard is not None and not (_is_number(self.guard) and self.guard > 0):
-            raise PlanError(f"Rehash.guard must be a number above 0, or None, not {self.guard!r}.")
+            raise PlanError(f"Rehash.guard must be a number above 0, or None, not {quoted(self.guard)}.")
         object.__setattr__(self, "full_steps", steps)
 
     def is_full(self, step: int) -> bool:
@@ -130,16 +130,16 @@ class Plan:
         object.__setattr__(self, "denoiser", _by_block(self.denoiser))
         object.__setattr__(self, "decoder", _by_block(self.decoder))
         if self.guidance not in get_args(Guidance):
-            raise PlanError(f'Plan.guidance must be "together" or "apart", not {self.guidance!r}.')
+            raise PlanError(f'Plan.guidance must be "together" or "apart", not {quoted(self.guidance)}.')
         if self.residency not in get_args(Residency):
-            raise PlanError(f'Plan.residency must be "all" or "stages", not {self.residency!r}.')
+            raise PlanError(f'Plan.residency must be "all" or "stages", not {quoted(self.residency)}.')
         if self.rehash is not None and not isinstance(self.rehash, Rehash):
             raise PlanError("Plan.rehash must be a Rehash, or None.")
         if self.sampler is not None and not isinstance(self.sampler, Sampler):
             raise PlanError("Plan.sampler must be a Sampler, or None.")
         budget = self.budget_bytes
         if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 1):
-            raise PlanError(f"Plan.budget_bytes must be a whole number of bytes, or None, not {budget!r}.")
+            raise PlanError(f"Plan.budget_bytes must be a whole number of bytes, or None, not {quoted(budget)}.")
         if not isinstance(self.reasons, (list, tuple)) or not all(isinstance(line, str) for line in self.reasons):
             raise PlanError("Plan.reasons must be lines of text.")
         object.__setattr__(self, "reasons", tuple(self.reasons))
@@ -182,7 +182,7 @@ class Plan:
             raise PlanError("A plan must be a JSON object.")
         unknown = set(data) - {field.name for field in fields(cls)}
         if unknown:
-            raise PlanError(f"A plan has no field {sorted(unknown)[0]!r}.")
+            raise PlanError(f"A plan has no field {quoted(sorted(unknown)[0])}.")
         return cls(
             denoiser=_slicing_from_dict(data.get("denoiser", {})),
             decoder=_slicing_from_dict(data.get("decoder", {})),
@@ -216,7 +216,7 @@ def _by_block(value: BlockSlicing | Mapping[str, Slicing] | Slicing) -> BlockSli
         raise PlanError("A plan's slicing must be a Slicing or map block names to Slicing.")
     for block in pairs:
         if not BLOCK_NAME.fullmatch(block):
-            raise PlanError(f'{block!r} is no block; blocks are "in", "mid", "out", "down.N", "up.N" and "*".')
+            raise PlanError(f'{quoted(block)} is no block; blocks are "in", "mid", "out", "down.N", "up.N" and "*".')
     return tuple(sorted(pairs.items()))
 
 
@@ -243,5 +243,5 @@ def _slicing_from_dict(data: Mapping) -> dict[str, Slicing]:
         try:
             blocks[block] = Slicing(**slicing)
         except TypeError as error:
-            raise PlanError(f"The slicing of block {block!r} is not understood: {error}.") from error
+            raise PlanError(f"The slicing of block {quoted(block)} is not understood: {str(error)[:200]}.") from error
     return blocks

@@ -15,7 +15,7 @@ import numpy as np
 from diffusers import DiffusionPipeline
 from diffusers.schedulers import AysSchedules
 
-from .errors import PlanError, UnsupportedError
+from .errors import PlanError, UnsupportedError, quoted
 
 MOST_STEPS = 1000
 
@@ -34,7 +34,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or isinstance(self.steps, bool) or not 1 <= self.steps <= MOST_STEPS:
-            raise PlanError(f"Sampler.steps must be a whole number from 1 to {MOST_STEPS}, not {self.steps!r}.")
+            raise PlanError(f"Sampler.steps must be a whole number from 1 to {MOST_STEPS}, not {quoted(self.steps)}.")
         if self.sigmas is None:
             return
         try:

@@ -17,7 +17,7 @@ from streamline.execution.rehash import find_cut
 from streamline.output.metrics import largest_difference
 
 STEPS = 3
-STRIDE = 127  # calls between two faults that are tried
+STRIDE = 61  # calls between two faults that are tried
 MOST_ERROR = 1e-5
 
 

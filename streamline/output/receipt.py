@@ -23,7 +23,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from ..cost.prediction import Prediction
-from ..errors import InputError, StreamlineError
+from ..errors import InputError, StreamlineError, quoted
 from ..hardware.detection import detect
 from ..job import Job, fit_to
 from ..models.catalog import MODELS, model_of
@@ -209,7 +209,7 @@ class Receipt:
         derived = {"streamline_receipt", "seed", "exactness"}
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(data) - known - derived, key=str):
-            raise InputError(f"A receipt has no field {unknown[0]!r}.")
+            raise InputError(f"A receipt has no field {quoted(unknown[0])}.")
         optional = {"predicted", "fidelity", "image", "base", "motion_adapter"}
         if missing := sorted(known - optional - set(data)):
             raise InputError(f"A receipt needs the {missing[0]}.")

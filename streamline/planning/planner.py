@@ -14,7 +14,7 @@ from ..cost.network_cost import NetworkCost
 from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place, predict
 from ..cost.prediction import Prediction
-from ..errors import BudgetError, InputError
+from ..errors import BudgetError, InputError, quoted
 from ..plan import BlockSlicing, Plan
 from ..sizes import format_bytes
 from .frontiers import Choice, frontier
@@ -37,7 +37,7 @@ def candidates(costs: PipelineCost, place: Place, quality: Quality) -> tuple[Can
     Raises InputError for an unknown quality.
     """
     if quality not in QUALITIES:
-        raise InputError(f"The quality is {', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}, not {str(quality)[:80]!r}.")
+        raise InputError(f"The quality is {', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}, not {quoted(quality)}.")
     speed = speed_for(costs, place, quality)
     found = []
     for residency in ("all",) if place.is_cpu else ("all", "stages"):

@@ -17,6 +17,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCREENSHOTS = Path(os.environ.get("STREAMLINE_SCREENSHOTS", ROOT / "outputs" / "screenshots"))
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# A page whose event stream breaks off under load answers no more until it is opened anew: once it may be.
+IN_A_BROWSER = [
+    pytest.mark.slow,
+    pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError"]),
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed, so the page is not tested"),
+]
 FLAGS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update")
 START_SECONDS = 180
 MAKE_SECONDS = 120

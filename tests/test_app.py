@@ -5,7 +5,7 @@ from io import BytesIO
 
 import pytest
 from browsing import (
-    BROWSER,
+    IN_A_BROWSER,
     MAKE_SECONDS,
     choose_model,
     make,
@@ -17,10 +17,7 @@ from PIL import Image, ImageDraw
 
 import streamline
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed, so the page is not tested"),
-]
+pytestmark = IN_A_BROWSER
 
 
 def test_a_sentence_becomes_a_video(page, tmp_path):

@@ -14,11 +14,12 @@ from PIL import Image
 
 from streamline import Job, Plan, run
 from streamline.benchmarks import gpu, measuring, pictures, readme, results, scoring, tables
-from streamline.benchmarks.cases import world_cases
+from streamline.benchmarks.cases import plain_cases, world_cases
 from streamline.benchmarks.memory import peak_in_fresh_process
-from streamline.benchmarks.methods import ByHand, Naive, Original, Streamlined, identity, tuned_by_hand
+from streamline.benchmarks.methods import ByHand, Closed, Naive, Original, Streamlined, identity, tuned_by_hand
 from streamline.cli import main
 from streamline.commands.bench import open_pipeline
+from streamline.families import plain
 
 MODELS = ("tiny-animatediff", "tiny-svd")
 
@@ -85,6 +86,25 @@ def test_cases_are_the_same_for_any_number_of_them(bench):
     assert len({case.key for case in many}) == 6 and len({case.scene for case in many}) == 3
     with_size = world_cases(bench.pipe, 1, size=(64, 96))[0]
     assert with_size.question is None and (with_size.job.height, with_size.job.width) == (64, 96)
+
+
+@pytest.mark.parametrize("make", [untrained.animatediff, untrained.svd])
+def test_closed_layers_are_left_whole_and_give_the_same(make):
+    pipe = make()
+    case = plain_cases(pipe, clips=1, steps=2, size=(64, 64))[0]
+    kinds = sum(tables.OPENED.values(), ())
+    layers = [part for part in (*pipe.unet.modules(), *pipe.vae.modules()) if type(part).__name__ in kinds]
+    assert case.question is None and any(map(plain.opens_resnet, layers)) and any(map(plain.opens_transformer, layers))
+    closed, seen = Closed("closed", Plan(), kinds), []
+
+    def on_event(event):
+        seen.append(any(plain.opens_resnet(one) or plain.opens_transformer(one) for one in layers))
+
+    found = closed(pipe, case.job, case.image, on_event=on_event)
+    assert seen and not any(seen) and any(map(plain.opens_resnet, layers))
+    original = Original()(pipe, case.job, case.image)
+    assert scoring.closeness(found.frames, original.frames)["squared_error"] < 1
+    assert identity(closed) != identity(Closed("closed", Plan(), kinds[:1]))
 
 
 def test_equal_methods_have_one_identity():

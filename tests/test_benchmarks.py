@@ -11,15 +11,18 @@ import pytest
 import torch
 import untrained
 from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from streamline import Job, Plan, run
+from streamline import Job, ModelError, Plan, run
 from streamline.benchmarks import gpu, measuring, pictures, readme, results, scoring, tables
 from streamline.benchmarks.cases import plain_cases, world_cases
+from streamline.benchmarks.field_scores import ClipScore
 from streamline.benchmarks.memory import peak_in_fresh_process
 from streamline.benchmarks.methods import ByHand, Closed, Naive, Original, Streamlined, identity, tuned_by_hand
 from streamline.cli import main
 from streamline.commands.bench import open_pipeline
 from streamline.families import plain
+from streamline.models.catalog import BUNDLED
 
 MODELS = ("tiny-animatediff", "tiny-svd")
 
@@ -131,6 +134,25 @@ def test_a_jump_at_a_border_is_seen_there():
     assert scoring.movement(frames, (4,)) == {"change_inside": 1.0, "change_across": 10.0}
     pipe = untrained.animatediff()
     assert scoring.borders_of(pipe, 8) == (4,) and scoring.borders_of(untrained.svd(), 6) == (2, 4)
+
+
+def test_clip_score_is_the_cosine_of_what_the_model_makes_of_both(tmp_path):
+    tokenizer = CLIPTokenizer.from_pretrained(BUNDLED / "tiny-animatediff" / "tokenizer")
+    size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "max_position_embeddings": 16}
+    config = CLIPConfig(text_config=size | text, vision_config=size | {"patch_size": 32}, projection_dim=16)
+    model, images = CLIPModel(config).eval(), CLIPImageProcessor()
+    model.save_pretrained(tmp_path)
+    CLIPProcessor(images, tokenizer).save_pretrained(tmp_path)
+    frames, prompt = [picture(value) for value in (0, 90, 255)], "a red circle " * 20
+    words = tokenizer(prompt, return_tensors="pt", truncation=True)
+    with torch.no_grad():
+        said = model.get_text_features(**words).pooler_output
+        seen = model.get_image_features(images(frames, return_tensors="pt")["pixel_values"]).pooler_output
+    expected = 100 * torch.cosine_similarity(seen, said).clamp(min=0).mean()
+    assert ClipScore(str(tmp_path), "cpu")(frames, prompt) == pytest.approx(float(expected), abs=1e-3)
+    with pytest.raises(ModelError, match="cannot be loaded as a CLIP model"):
+        ClipScore(str(tmp_path / "nothing"), "cpu")
 
 
 def test_latent_error():

@@ -12,8 +12,9 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 
-from ..benchmarks import field_scores, gpu, modelled, paper, readme, results, tables, traced
+from ..benchmarks import gpu, modelled, paper, readme, results, tables, traced
 from ..benchmarks.cases import STEPS, plain_cases, world_cases
+from ..benchmarks.field_scores import has_fvd
 from ..benchmarks.measuring import Bench, measure
 from ..benchmarks.random_pipelines import MIDDLE, random_pipeline
 from ..errors import InputError
@@ -36,6 +37,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--steps", type=int, help=f"denoising steps ({STEPS}; of middle models {MIDDLE_STEPS})")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="in pixels; the judge knows 64x64 only (64x64)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (the CUDA GPU if there is one)")
+    parser.add_argument("--clip-model", help="folder or hub id of a CLIP model, to score prompts by (no such score)")
     parser.add_argument("--card", default=paper.CARD, help="what modelled figures are for (%(default)s)")
     parser.add_argument("--minutes", type=float, default=gpu.MINUTES, help="of gpu at most (%(default)s)")
     parser.add_argument("--rehearse", action="store_true", help="gpu: small networks, on any device")
@@ -55,10 +57,9 @@ def bench(options: argparse.Namespace) -> str:
     found = [result for table in wanted for result in _results(table, options)]
     if options.json:
         results.save(options.json, {"results": found})
-    absent = field_scores.missing()
-    note = f"Not installed, so not computed: {', '.join(absent)}; pip install 'streamline[scores]'." if absent else ""
+    note = "" if has_fvd() else "Fréchet video distances are not computed: pip install 'streamline[scores]'."
     blocks = [readme.BLOCKS[result["table"]]([result]) for result in found]
-    return "\n\n".join([*blocks, *([note] if note else [])])
+    return "\n\n".join([*blocks, *filter(None, [note])])
 
 
 def _results(table: str, options: argparse.Namespace) -> Iterator[dict]:
@@ -83,7 +84,7 @@ def _models(table: str) -> tuple[str, ...]:
 def _measure(table: str, model: str, options: argparse.Namespace) -> dict:
     chosen = tables.TABLES[table]
     opened = partial(open_pipeline, model, options.device)
-    on = Bench(Path(model).name, opened(), opened, table)
+    on = Bench(Path(model).name, opened(), opened, table, options.clip_model)
     size = None if options.size is None else size_of(options.size)
     if model in MIDDLE_MODELS:
         cases = plain_cases(on.pipe, options.clips or MIDDLE_CLIPS, options.steps or MIDDLE_STEPS, size or MIDDLE_SIZE)

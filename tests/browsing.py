@@ -23,7 +23,13 @@ IN_A_BROWSER = [
     pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError"]),
     pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed, so the page is not tested"),
 ]
-FLAGS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--use-fake-device-for-media-stream",  # a camera that films a test picture
+    "--use-fake-ui-for-media-stream",
+)
 START_SECONDS = 180
 MAKE_SECONDS = 120
 DESKTOP, PHONE = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}

@@ -48,6 +48,17 @@ def test_a_picture_becomes_a_video(page):
     page.wait_for_function("document.querySelector('#video video')?.readyState >= 2")
 
 
+def test_a_picture_can_be_taken_with_a_camera(page):
+    choose_model(page, "from a picture")
+    example = page.locator("#picture img").get_attribute("src")
+    for button in ("Capture from camera", "Click to Access Webcam", "capture photo"):
+        page.locator("#picture").get_by_role("button", name=button).click()
+    page.locator(f"#picture img:not([src='{example}'])").wait_for()
+    set_field(page, "steps", 1)
+    make(page)
+    wait_done(page)
+
+
 def test_the_slider_plans_anew(page):
     before = outlook_of(page)
     slider = page.get_by_label("Memory it may use")

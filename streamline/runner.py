@@ -14,9 +14,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .cost.observing import keep_observation
-from .errors import Cancelled, UnsupportedError, freeing_what_was_cancelled, telling_out_of_memory
+from .errors import (
+    Cancelled,
+    OutOfMemory,
+    UnsupportedError,
+    freeing_what_was_cancelled,
+    is_out_of_memory,
+    telling_out_of_memory,
+)
 from .execution.apply import apply, is_applied
-from .execution.ladder import Tightened
+from .execution.ladder import ADVICE, Tightened
+from .execution.resuming import Checkpoint
+from .execution.whereabouts import whereabouts
 from .hardware.cap import capped
 from .hardware.detection import detect
 from .hardware.live_tensors import LiveTensors
@@ -132,8 +141,8 @@ def run(
     plan: how; None runs the pipeline untouched, as diffusers does.
     image: for models that start from one; cut to the job's shape around its middle.
     on_event: called with Started, a Step for each, Decoding and Finished, in this order, and with Tightened whenever
-        memory ran out and a step or the decoding is made again by a tighter plan; an exception it raises ends the
-        run, and the pipeline is left as it was.
+        memory ran out and something is done again, a step or the decoding by a tighter plan; an exception it raises
+        ends the run, and the pipeline is left as it was.
     budget: "8GiB", or bytes: a hard cap on what the run may hold on the device; by default the plan's own. On a
         CPU tensors are counted for it, which slows the run down.
     should_stop: asked before every slice, or without a plan at every step; once it says True the run ends in
@@ -162,7 +171,7 @@ def run(
     clock = _Clock(device)
     steps: list[float] = []
     expected: list[Tensor] = []
-
+    checkpoint = Checkpoint(pipe)
     rungs: list[Tightened] = []
 
     def tightened(rung: Tightened) -> None:
@@ -173,23 +182,26 @@ def run(
 
     with contextlib.ExitStack() as stack:
         stack.callback(give_back)
-        if plan is not None:
-            stack.enter_context(apply(pipe, plan, check, on_rung=tightened))
+        applied = plan and stack.enter_context(apply(pipe, plan, check, on_rung=tightened, around_step=checkpoint.call))
         if limit is not None:
             stack.enter_context(capped(detect(device), limit, networks))
         memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks, count_tensors)
         stack.callback(memory.pause)
-        stack.callback(_at_first_call(pipe.unet, clock.lap).remove)  # what came before is no step
         stack.callback(pipe.unet.register_forward_pre_hook(lambda *_: check()).remove)
         decoder = getattr(pipe.vae, "decoder", pipe.vae)  # its call, for FreeInit denoises several times over
-        stack.callback(_at_first_call(decoder, lambda: emit(Decoding())).remove)
+        decoding: list[Decoding] = []
+        stack.callback(_at_first_call(decoder, lambda: (decoding.append(Decoding()), emit(decoding[0]))).remove)
         stack.callback(decoder.register_forward_pre_hook(lambda *_: check()).remove)
 
         if on_event is not None:
             stack.enter_context(_keeping_expected(pipe.scheduler, expected))
 
         def step_done(pipe: DiffusionPipeline, index: int, timestep: object, tensors: dict) -> dict:
-            steps.append(clock.lap())
+            seconds, was_done = clock.lap(), checkpoint.is_behind
+            tensors["latents"] = checkpoint.step_done(tensors["latents"])
+            if was_done:
+                return tensors
+            steps.append(seconds)
             total = pipe.num_timesteps
             latents = expected.pop() if expected else tensors["latents"]
             emit(Step(index, total, steps[-1], *memory.read(), latents))
@@ -202,11 +214,26 @@ def run(
         emit(Started(job, plan, memory.weights_bytes))
         started = time.perf_counter()
         clock.lap()
-        output = pipe(
-            **arguments,
-            generator=torch.Generator("cpu").manual_seed(job.seed),
-            callback_on_step_end=step_done,
-        )
+        while True:
+            stack.callback(_at_first_call(pipe.unet, clock.lap).remove)  # what came before is no step
+            try:
+                with _keeping_dtype(pipe.vae):
+                    output = pipe(
+                        **arguments,
+                        generator=torch.Generator("cpu").manual_seed(job.seed),
+                        callback_on_step_end=step_done,
+                    )
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                where = whereabouts(error, pipe, checkpoint.steps, bool(decoding))
+            # Out here the error is gone, and with it all that the call still held.
+            if applied is None:
+                raise OutOfMemory(f"Memory ran out {where}; {ADVICE}, or use a plan.")
+            applied.release(where)
+            checkpoint.again()
+            memory.resume()
         decode_seconds = clock.lap()
         seconds = time.perf_counter() - started
         _, peak_bytes = memory.read()
@@ -311,6 +338,18 @@ def _keeping_expected(scheduler: SchedulerMixin, expected: list[Tensor]) -> Iter
             del scheduler.step
         else:
             scheduler.step = before
+
+
+@contextlib.contextmanager
+def _keeping_dtype(network: nn.Module) -> Iterator[None]:
+    """Undo after an error what SVD's pipeline does meanwhile: its autoencoder is in float32 to encode a picture."""
+    dtype = network.dtype
+    try:
+        yield
+    except BaseException:
+        if any(weight.dtype != dtype for weight in network.parameters()):
+            network.to(dtype)
+        raise
 
 
 def _at_first_call(network: nn.Module, action: Callable[[], object]) -> torch.utils.hooks.RemovableHandle:

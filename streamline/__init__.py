@@ -9,6 +9,7 @@ from .cache import cache_folder  # noqa: E402
 from .cost.prediction import Prediction, StagePrediction  # noqa: E402
 from .cost.tracing import Trace, trace  # noqa: E402
 from .doctor import Finding, examine  # noqa: E402
+from .drafts import clear_drafts, draft_of  # noqa: E402
 from .errors import (  # noqa: E402
     BudgetError,
     Cancelled,
@@ -83,10 +84,12 @@ __all__ = [
     "UnsupportedError",
     "apply",
     "cache_folder",
+    "clear_drafts",
     "contact_sheet",
     "default_budget",
     "detect",
     "detect_all",
+    "draft_of",
     "emulate",
     "examine",
     "export",

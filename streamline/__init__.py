@@ -43,6 +43,7 @@ from .planning.tuning import Forecast, forecast, frontier, predict, tune  # noqa
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
 from .sampler import Sampler  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
+from .watching import Disturbed  # noqa: E402
 
 __all__ = [
     "CARDS",
@@ -54,6 +55,7 @@ __all__ = [
     "Decoding",
     "Device",
     "DeviceError",
+    "Disturbed",
     "Fidelity",
     "Finding",
     "Finished",

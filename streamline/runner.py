@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .cost.observing import keep_observation
+from .cost.prediction import Prediction
 from .errors import (
     Cancelled,
     OutOfMemory,
@@ -34,6 +35,7 @@ from .job import Job, call_arguments
 from .plan import Plan
 from .sampler import sampler_arguments
 from .sizes import parse_bytes
+from .watching import Disturbed, Watch
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Finished:
     peak_bytes: int
 
 
-Event = Started | Step | Tightened | Decoding | Finished
+Event = Started | Step | Tightened | Disturbed | Decoding | Finished
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Result:
     weights_bytes: of all networks of the pipeline.
     plan: None for the pipeline as it is. Where memory ran out on the way, the tighter one that the run ended with, and
         rungs: how often it was tightened.
+    disturbances: what outside the run has slowed it down or taken its memory, a sentence each.
     """
 
     frames: tuple[Image.Image, ...]
@@ -102,6 +105,7 @@ class Result:
     peak_bytes: int
     weights_bytes: int
     rungs: int = 0
+    disturbances: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -120,6 +124,7 @@ class Result:
             "peak_bytes": self.peak_bytes,
             "weights_bytes": self.weights_bytes,
             "rungs": self.rungs,
+            "disturbances": list(self.disturbances),
         }
 
 
@@ -135,6 +140,7 @@ def run(
     should_stop: Callable[[], bool] | None = None,
     count_tensors: bool = True,
     call_options: Mapping[str, object] | None = None,
+    prediction: Prediction | None = None,
 ) -> Result:
     """Make the video of a job.
 
@@ -142,7 +148,8 @@ def run(
     image: for models that start from one; cut to the job's shape around its middle.
     on_event: called with Started, a Step for each, Decoding and Finished, in this order, and with Tightened whenever
         memory ran out and something is done again, a step or the decoding by a tighter plan; an exception it raises
-        ends the run, and the pipeline is left as it was.
+        ends the run, and the pipeline is left as it was. Disturbed comes when a step is far slower than it should be,
+        or when others take the memory that the run counts on.
     budget: "8GiB", or bytes: a hard cap on what the run may hold on the device; by default the plan's own. On a
         CPU tensors are counted for it, which slows the run down.
     should_stop: asked before every slice, or without a plan at every step; once it says True the run ends in
@@ -150,6 +157,7 @@ def run(
     count_tensors: False leaves the memory of a CPU uncounted, and reported as 0, so that the seconds are the
         pipeline's own; later predictions learn nothing from such a run. On a GPU counting is free and always done.
     call_options: further arguments of the pipeline's call, such as SVD's decode_chunk_size.
+    prediction: what `predict` says of this run, to know a slow step by.
 
     The noise comes from a generator on the CPU, so a seed means the same on every device.
     Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory,
@@ -173,10 +181,16 @@ def run(
     expected: list[Tensor] = []
     checkpoint = Checkpoint(pipe)
     rungs: list[Tightened] = []
+    disturbances: list[str] = []
 
     def tightened(rung: Tightened) -> None:
         rungs.append(rung)
         emit(rung)
+
+    def disturbed(found: list[Disturbed]) -> None:
+        disturbances.extend(one.sentence for one in found)
+        for one in found:
+            emit(one)
 
     limit = parse_bytes(budget) if budget is not None else plan.budget_bytes if plan is not None else None
 
@@ -204,7 +218,9 @@ def run(
             steps.append(seconds)
             total = pipe.num_timesteps
             latents = expected.pop() if expected else tensors["latents"]
-            emit(Step(index, total, steps[-1], *memory.read(), latents))
+            held_bytes, peak_bytes = memory.read()
+            emit(Step(index, total, steps[-1], held_bytes, peak_bytes, latents))
+            disturbed(watch.step(steps, held_bytes))
             if index == 1:  # what one step leaves for the next is there now: those that follow are alike
                 memory.pause()
             if index >= total - 2:
@@ -212,6 +228,7 @@ def run(
             return tensors
 
         emit(Started(job, plan, memory.weights_bytes))
+        watch = Watch(detect(device), plan, prediction, limit, memory.weights_bytes)
         started = time.perf_counter()
         clock.lap()
         while True:
@@ -236,10 +253,11 @@ def run(
             memory.resume()
         decode_seconds = clock.lap()
         seconds = time.perf_counter() - started
-        _, peak_bytes = memory.read()
+        held_bytes, peak_bytes = memory.read()
+        disturbed(watch.decoded(decode_seconds, held_bytes))
     if rungs:  # by several plans, of which none took what was measured
         plan = rungs[-1].plan
-    elif plan is not None and peak_bytes:
+    elif plan is not None and peak_bytes and not disturbances:
         keep_observation(pipe, job, plan, tuple(steps), decode_seconds, peak_bytes, limit is not None)
     emit(Finished(seconds, peak_bytes))
     return Result(
@@ -253,6 +271,7 @@ def run(
         peak_bytes=peak_bytes,
         weights_bytes=memory.weights_bytes,
         rungs=len(rungs),
+        disturbances=tuple(disturbances),
     )
 
 

@@ -21,7 +21,7 @@ SECONDS = float(os.environ.get("STREAMLINE_LOAD_SECONDS", 8))
 CLIENTS = 16
 PATIENCE = 240  # seconds for the queue to run dry after the last request
 KINDS = ("generate", "generate", "plan", "plan", "compare", "cancel", "leave", "wrong")
-MOST_GROWTH = 64 * 2**20  # bytes of the process in the second half of the time, whose first half fills its caches
+MOST_GROWTH = (64 if SECONDS > 60 else 256) * 2**20  # bytes of the process in the second half; the first fills caches
 PROMPT = "a red circle moving left on a black background"
 
 

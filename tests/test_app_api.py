@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +34,7 @@ def ask(client, name, **given):
 
 def test_endpoints_are_named_typed_and_described(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/plan", "/generate", "/compare", "/stop", "/devices"}
+    assert set(endpoints) == {"/plan", "/generate", "/compare", "/devices"}
     for endpoint in endpoints.values():
         assert all(parameter["type"] for parameter in endpoint["parameters"])
 
@@ -52,22 +51,6 @@ def test_a_video_is_made_with_its_receipt(client):
     video, receipt = ask(client, "/generate")
     path = Path(video["video"] if isinstance(video, dict) else video)
     assert streamline.read_receipt(path) == streamline.Receipt.from_dict(receipt)
-
-
-def test_what_a_client_asked_for_is_cancelled_by_itself_alone(client):
-    from gradio_client import Client
-    from gradio_client.exceptions import AppError
-
-    given = ("tiny-animatediff", PROMPT, None, "", "exact", "", 500, 0, 0, 0, 1)
-    job, began = client.submit(*given, api_name="/generate"), time.monotonic()
-    other = Client(client.src, verbose=False)
-    assert other.predict(api_name="/stop") == 0 and not job.done()
-    while client.predict(api_name="/stop") == 0:  # until it has come so far
-        assert not job.done() and time.monotonic() < began + 60
-        time.sleep(0.2)
-    with pytest.raises(AppError, match=r"^It was cancelled\.$"):
-        job.result(timeout=30)
-    assert ask(other, "/generate")[1]["seed"] == 1, "the next one is made"
 
 
 def test_both_are_compared(client):

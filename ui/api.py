@@ -1,4 +1,4 @@
-"""The named endpoints, for programs and, with --mcp, for models: plan, generate, compare, stop and devices."""
+"""The named endpoints, for programs and, with --mcp, for models: plan, generate, compare and devices."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ DEVICE = {"concurrency_id": "device", "concurrency_limit": 4}  # the service mak
 
 def build(studio: Studio) -> None:
     """Add the endpoints to the page that is being built."""
-    orders: dict[str, set[tuple[str, str]]] = {}  # of each client, by its session: owner and name of those being made
 
     def settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, card) -> Settings:
         entry = entries().get(model)
@@ -73,9 +72,7 @@ def build(studio: Studio) -> None:
             for device in streamline.detect_all()
         ]
 
-    def generate(
-        model, prompt, image, budget, quality, emulate, steps, frames, width, height, seed, request: gr.Request = None
-    ):
+    def generate(model, prompt, image, budget, quality, emulate, steps, frames, width, height, seed):
         """Make a video within a memory budget; returns the MP4, its receipt inside, and the receipt.
 
         Args:
@@ -94,13 +91,11 @@ def build(studio: Studio) -> None:
         with telling():
             settings = settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, emulate)
             outlook = studio.planner.outlook(settings)
-            owner, view = make(studio.planner.order(outlook, picture(model, image)), request)
+            owner, view = make(studio.planner.order(outlook, picture(model, image)))
             run = studio.service.gallery.get(owner, view.run)
             return str(run.video), run.receipt.to_dict()
 
-    def compare(
-        model, prompt, image, budget, quality, emulate, steps, frames, width, height, seed, request: gr.Request = None
-    ):
+    def compare(model, prompt, image, budget, quality, emulate, steps, frames, width, height, seed):
         """Make a video twice, by the untouched pipeline and streamlined; returns what each took and their likeness.
 
         Args:
@@ -119,24 +114,13 @@ def build(studio: Studio) -> None:
         with telling():
             settings = settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, emulate)
             outlook = studio.planner.outlook(settings)
-            _, view = make(studio.planner.comparison(outlook, picture(model, image)), request)
+            _, view = make(studio.planner.comparison(outlook, picture(model, image)))
             return comparison(view)
 
-    def stop(request: gr.Request) -> int:
-        """End what this client has asked for and is being made, within a slice; returns how many that were."""
-        mine = orders.pop(request.session_hash, set())
-        for owner, name in mine:
-            studio.service.cancel(owner, name)
-        return len(mine)
-
-    def make(order: Order, request: gr.Request | None) -> tuple[str, View]:
-        owner, client = secrets.token_urlsafe(18), request and request.session_hash
+    def make(order: Order) -> tuple[str, View]:
+        owner = secrets.token_urlsafe(18)
         name = studio.service.submit(owner, order)
-        orders.setdefault(client, set()).add((owner, name))
         *_, view = studio.service.follow(owner, name)
-        orders.get(client, set()).discard((owner, name))
-        if not orders.get(client, True):
-            del orders[client]
         if view.status != "done":
             raise streamline.StreamlineError(view.trouble or "It was cancelled.")
         return owner, view
@@ -146,7 +130,6 @@ def build(studio: Studio) -> None:
 
     gr.api(plan, api_name="plan", concurrency_limit=4, concurrency_id="plan")
     gr.api(devices, api_name="devices", concurrency_limit=4)
-    gr.api(stop, api_name="stop", queue=False)
     with gr.Group(visible=False):
         inputs = [
             gr.Textbox("tiny-animatediff", label="model"),

@@ -17,7 +17,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCREENSHOTS = Path(os.environ.get("STREAMLINE_SCREENSHOTS", ROOT / "outputs" / "screenshots"))
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update")
+# A page whose event stream breaks off under load answers no more until it is opened anew: once it may be.
+IN_A_BROWSER = [
+    pytest.mark.slow,
+    pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError"]),
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed, so the page is not tested"),
+]
+FLAGS = (
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--use-fake-device-for-media-stream",  # a camera that films a test picture
+    "--use-fake-ui-for-media-stream",
+)
 START_SECONDS = 180
 MAKE_SECONDS = 120
 DESKTOP, PHONE = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}

@@ -5,7 +5,7 @@ from io import BytesIO
 
 import pytest
 from browsing import (
-    BROWSER,
+    IN_A_BROWSER,
     MAKE_SECONDS,
     choose_model,
     make,
@@ -17,10 +17,7 @@ from PIL import Image, ImageDraw
 
 import streamline
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed, so the page is not tested"),
-]
+pytestmark = IN_A_BROWSER
 
 
 def test_a_sentence_becomes_a_video(page, tmp_path):
@@ -49,6 +46,17 @@ def test_a_picture_becomes_a_video(page):
     make(page)
     wait_done(page)
     page.wait_for_function("document.querySelector('#video video')?.readyState >= 2")
+
+
+def test_a_picture_can_be_taken_with_a_camera(page):
+    choose_model(page, "from a picture")
+    example = page.locator("#picture img").get_attribute("src")
+    for button in ("Capture from camera", "Click to Access Webcam", "capture photo"):
+        page.locator("#picture").get_by_role("button", name=button).click()
+    page.locator(f"#picture img:not([src='{example}'])").wait_for()
+    set_field(page, "steps", 1)
+    make(page)
+    wait_done(page)
 
 
 def test_the_slider_plans_anew(page):

@@ -1,14 +1,14 @@
 """The app for programs: named endpoints through gradio_client, and options of app.py."""
 
-import json
 import subprocess
 import sys
-import urllib.request
-from importlib.util import find_spec
 from pathlib import Path
 
+import anyio
 import pytest
 from browsing import ROOT, serving
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
 
 import streamline
 
@@ -85,11 +85,20 @@ def test_options_that_make_no_sense_are_refused_at_once(option, sentence):
     assert done.returncode == 2 and sentence in done.stderr
 
 
-@pytest.mark.skipif(find_spec("mcp") is None, reason="gradio[mcp] is not installed, so --mcp is not tried")
 def test_language_models_are_offered_the_endpoints(tmp_path):
     with serving(tmp_path, "--mcp") as address:
-        schema = json.load(urllib.request.urlopen(f"{address}gradio_api/mcp/schema", timeout=30))
-    tools = {tool["name"].rpartition("_")[2]: tool for tool in schema}
-    assert set(tools) == {"plan", "generate", "compare", "devices"}
-    assert "without making it" in tools["plan"]["description"]
-    assert tools["plan"]["inputSchema"]["properties"]["budget"]["description"].startswith("memory it may use")
+        tools, answer = anyio.run(ask_for_a_plan, f"{address}gradio_api/mcp/")
+    assert {name.rpartition("_")[2] for name in tools} == {"plan", "generate", "compare", "devices"}
+    (plan,) = (tool for name, tool in tools.items() if name.endswith("plan"))
+    assert "without making it" in plan.description
+    assert plan.inputSchema["properties"]["budget"]["description"].startswith("memory it may use")
+    assert not answer.isError and "peak_bytes" in answer.content[0].text
+
+
+async def ask_for_a_plan(url):
+    """The tools of a server, by name, and what the one that plans answers."""
+    async with streamable_http_client(url) as (read, write, _), ClientSession(read, write) as session:
+        await session.initialize()
+        tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+        name = next(name for name in tools if name.endswith("plan"))
+        return tools, await session.call_tool(name, {"model": "tiny-animatediff"})

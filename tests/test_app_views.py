@@ -2,8 +2,8 @@
 
 import pytest
 from browsing import (
-    BROWSER,
     DESKTOP,
+    IN_A_BROWSER,
     MAKE_SECONDS,
     PHONE,
     make,
@@ -13,10 +13,7 @@ from browsing import (
     wait_done,
 )
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed, so the page is not tested"),
-]
+pytestmark = IN_A_BROWSER
 
 LOOKS = {"light": (DESKTOP, "light"), "dark": (DESKTOP, "dark"), "phone": (PHONE, "light")}
 

@@ -11,14 +11,18 @@ import pytest
 import torch
 import untrained
 from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from streamline import Job, Plan, run
+from streamline import Job, ModelError, Plan, run
 from streamline.benchmarks import gpu, measuring, pictures, readme, results, scoring, tables
-from streamline.benchmarks.cases import world_cases
+from streamline.benchmarks.cases import plain_cases, world_cases
+from streamline.benchmarks.field_scores import ClipScore
 from streamline.benchmarks.memory import peak_in_fresh_process
-from streamline.benchmarks.methods import ByHand, Naive, Original, Streamlined, identity, tuned_by_hand
+from streamline.benchmarks.methods import ByHand, Closed, Naive, Original, Streamlined, identity, tuned_by_hand
 from streamline.cli import main
 from streamline.commands.bench import open_pipeline
+from streamline.families import plain
+from streamline.models.catalog import BUNDLED
 
 MODELS = ("tiny-animatediff", "tiny-svd")
 
@@ -87,6 +91,25 @@ def test_cases_are_the_same_for_any_number_of_them(bench):
     assert with_size.question is None and (with_size.job.height, with_size.job.width) == (64, 96)
 
 
+@pytest.mark.parametrize("make", [untrained.animatediff, untrained.svd])
+def test_closed_layers_are_left_whole_and_give_the_same(make):
+    pipe = make()
+    case = plain_cases(pipe, clips=1, steps=2, size=(64, 64))[0]
+    kinds = sum(tables.OPENED.values(), ())
+    layers = [part for part in (*pipe.unet.modules(), *pipe.vae.modules()) if type(part).__name__ in kinds]
+    assert case.question is None and any(map(plain.opens_resnet, layers)) and any(map(plain.opens_transformer, layers))
+    closed, seen = Closed("closed", Plan(), kinds), []
+
+    def on_event(event):
+        seen.append(any(plain.opens_resnet(one) or plain.opens_transformer(one) for one in layers))
+
+    found = closed(pipe, case.job, case.image, on_event=on_event)
+    assert seen and not any(seen) and any(map(plain.opens_resnet, layers))
+    original = Original()(pipe, case.job, case.image)
+    assert scoring.closeness(found.frames, original.frames)["squared_error"] < 1
+    assert identity(closed) != identity(Closed("closed", Plan(), kinds[:1]))
+
+
 def test_equal_methods_have_one_identity():
     plan = Plan.uniform(2)
     assert identity(Streamlined("a", plan)) == identity(Streamlined("b", replace(plan, reasons=("because",))))
@@ -111,6 +134,25 @@ def test_a_jump_at_a_border_is_seen_there():
     assert scoring.movement(frames, (4,)) == {"change_inside": 1.0, "change_across": 10.0}
     pipe = untrained.animatediff()
     assert scoring.borders_of(pipe, 8) == (4,) and scoring.borders_of(untrained.svd(), 6) == (2, 4)
+
+
+def test_clip_score_is_the_cosine_of_what_the_model_makes_of_both(tmp_path):
+    tokenizer = CLIPTokenizer.from_pretrained(BUNDLED / "tiny-animatediff" / "tokenizer")
+    size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "max_position_embeddings": 16}
+    config = CLIPConfig(text_config=size | text, vision_config=size | {"patch_size": 32}, projection_dim=16)
+    model, images = CLIPModel(config).eval(), CLIPImageProcessor()
+    model.save_pretrained(tmp_path)
+    CLIPProcessor(images, tokenizer).save_pretrained(tmp_path)
+    frames, prompt = [picture(value) for value in (0, 90, 255)], "a red circle " * 20
+    words = tokenizer(prompt, return_tensors="pt", truncation=True)
+    with torch.no_grad():
+        said = model.get_text_features(**words).pooler_output
+        seen = model.get_image_features(images(frames, return_tensors="pt")["pixel_values"]).pooler_output
+    expected = 100 * torch.cosine_similarity(seen, said).clamp(min=0).mean()
+    assert ClipScore(str(tmp_path), "cpu")(frames, prompt) == pytest.approx(float(expected), abs=1e-3)
+    with pytest.raises(ModelError, match="cannot be loaded as a CLIP model"):
+        ClipScore(str(tmp_path / "nothing"), "cpu")
 
 
 def test_latent_error():

@@ -55,6 +55,16 @@ def world_cases(
     return tuple(cases)
 
 
+def plain_cases(pipe: DiffusionPipeline, clips: int, steps: int, size: tuple[int, int]) -> tuple[Case, ...]:
+    """Cases for a model of any world, which nobody judges: so many seeds of one job. size: height and width, pixels."""
+    height, width = size
+    shape = {"height": height, "width": width, "num_frames": world.FRAMES, "num_inference_steps": steps}
+    image = Image.radial_gradient("L").convert("RGB") if is_from_image(pipe) else None
+    asked = {} if is_from_image(pipe) else {"prompt": "a red circle"}
+    jobs = (Job.for_model(pipe, seed=seed, **shape, **asked) for seed in range(clips))
+    return tuple(Case(job.seed, job, image, None) for job in jobs)
+
+
 def _ask(pipe: DiffusionPipeline, question: Question, common: dict) -> tuple[Job, Image.Image | None]:
     scene = question.scene
     if is_from_image(pipe):

@@ -31,7 +31,7 @@ from ..runner import Event, Step
 from . import paper, results
 from .memory import card_peak
 from .methods import Method, Original, Streamlined, tuned
-from .random_pipelines import random_pipeline
+from .random_pipelines import SMALL, random_pipeline
 from .tables import smallest
 
 TABLE = "gpu"
@@ -190,7 +190,7 @@ def _pipeline(model: str, device: str, dtype: torch.dtype, rehearse: bool) -> tu
         pipe = load(model, device=device, dtype=dtype, offline=True)
         pipe.set_progress_bar_config(disable=True)
         return pipe, "the model's own"
-    return random_pipeline(model, device, dtype, small=rehearse), "random"
+    return random_pipeline(model, device, dtype, SMALL if rehearse else {}), "random"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..runner import Event, Step
 from . import results, scoring
 from .cases import Case
-from .field_scores import Videos
+from .field_scores import ClipScore, Videos
 from .memory import Peak, peak_in_fresh_process, peak_on_gpu
 from .methods import Method, Original, identity
 from .results import Records
@@ -29,12 +29,16 @@ WARM_UP_STEPS = 2
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured on: a pipeline, how to load it anew, and the name its results are kept under."""
+    """What is measured on: a pipeline, how to load it anew, and the name its results are kept under.
+
+    clip_model: folder or hub id of a CLIP model, to score how well videos show their prompts; None for no such score.
+    """
 
     model: str
     pipe: DiffusionPipeline
     open_pipeline: Callable[[], DiffusionPipeline]
     table: str
+    clip_model: str | None = None
 
     @property
     def device(self) -> str:
@@ -43,7 +47,8 @@ class Bench:
     def records(self) -> Records:
         """What was measured before by a benchmark of the same weights on the same device."""
         where = results.about(self.device)
-        return Records(f"{results.digest_of(self.pipe)} {where['device']} {where['versions']}")
+        scored = "" if self.clip_model is None else f" {self.clip_model}"
+        return Records(f"{results.digest_of(self.pipe)} {where['device']} {where['versions']}{scored}")
 
 
 def measure(
@@ -66,13 +71,14 @@ def measure(
     warm = False
     result: dict = {}
     videos = Videos()
+    clip_score = None if bench.clip_model is None else ClipScore(bench.clip_model, bench.device)
     for turn, case in enumerate(tqdm(cases, desc=f"{bench.table} {bench.model}: clips", unit="clip")):
         missing = [method for method in methods if records.get(identity(method), case.key) is None]
         if missing:
             if not warm:
                 _warm_up(bench.pipe, case, missing)
                 warm = True
-            _measure_case(bench.pipe, case, original, _turned(missing, turn), records, videos)
+            _measure_case(bench.pipe, case, original, _turned(missing, turn), records, videos, clip_score)
         done, real_done = cases[: turn + 1], None if real is None else real[: turn + 1]
         rows = [_row(method, peaks.get(method.name), done, records, real_done) for method in methods]
         result = {
@@ -86,7 +92,7 @@ def measure(
         }
         results.save(path, result)
     for row, method in zip(result["rows"], methods, strict=True):
-        row |= videos.scores(identity(method), cases, bench.device)
+        row["fvd"] = videos.fvd(identity(method), cases, bench.device)
     results.save(path, result)
     return result
 
@@ -106,7 +112,13 @@ def peak_of(bench: Bench, records: Records, method: Method, case: Case) -> Peak:
 
 
 def _measure_case(
-    pipe: DiffusionPipeline, case: Case, original: Original, methods: list[Method], records: Records, videos: Videos
+    pipe: DiffusionPipeline,
+    case: Case,
+    original: Original,
+    methods: list[Method],
+    records: Records,
+    videos: Videos,
+    clip_score: ClipScore | None,
 ) -> None:
     """Make one case by all methods; the original goes first, for the others are compared with it."""
     reference, latents = _make(pipe, case, original)
@@ -125,6 +137,8 @@ def _measure_case(
             figures["latent_error"] = scoring.latent_error(found, latents)
         if case.question is not None:
             figures |= scoring.judged(result.frames, case)
+        if clip_score is not None and case.job.prompt:
+            figures["clip_score"] = clip_score(result.frames, case.job.prompt)
         videos.keep(identity(method), result.frames)
         if records.get(identity(method), case.key) is None:  # the original may have been measured before
             records.add(identity(method), case.key, figures)

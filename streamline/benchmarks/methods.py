@@ -15,6 +15,7 @@ from typing import Protocol
 
 from diffusers import AutoencoderKL, DiffusionPipeline, StableVideoDiffusionPipeline
 from PIL import Image
+from torch import nn
 
 from ..errors import BudgetError
 from ..job import Job
@@ -99,6 +100,37 @@ class Streamlined:
 
     def describe(self) -> dict:
         return {"kind": "streamlined", "plan": self.plan.to_dict()}
+
+
+@dataclass(frozen=True)
+class Closed:
+    """This package with layers of some kinds called as black boxes: what opening them (families/plain.py) is worth.
+
+    kinds: names of classes; of such layers, and of all that hold one, nothing is taken apart.
+    """
+
+    name: str
+    plan: Plan
+    kinds: tuple[str, ...]
+
+    def __call__(self, pipe: DiffusionPipeline, job: Job, image: Image.Image | None, **options: object) -> Result:
+        layers = [
+            layer for part in (pipe.unet, pipe.vae) for layer in part.modules() if type(layer).__name__ in self.kinds
+        ]
+        # Somebody who watches a layer is a reason to leave it whole.
+        handles = [layer.register_forward_hook(_watch) for layer in layers]
+        try:
+            return run(pipe, job, self.plan, image, **options)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def describe(self) -> dict:
+        return {"kind": "closed", "plan": self.plan.to_dict(), "kinds": list(self.kinds)}
+
+
+def _watch(layer: nn.Module, inputs: tuple, output: object) -> None:
+    """Sees what a layer makes, and changes nothing."""
 
 
 def tuned(name: str, pipe: DiffusionPipeline, job: Job, budget_bytes: int, quality: str) -> Streamlined:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from diffusers import (
     AnimateDiffPipeline,
@@ -25,23 +28,29 @@ SVD_SCHEDULER = {
     "sigma_min": 0.002,
     "sigma_max": 700.0,
 }
-SMALL = {  # for rehearsals: the same layers, of fewer channels
+# The same layers, of fewer channels: for rehearsals, and for what a CPU can time.
+SMALL = {
     "unet": {"block_out_channels": (32, 64, 64, 64), "num_attention_heads": 4},
     "vae": {"block_out_channels": (32, 32, 64, 64)},
     "image_encoder": {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4},
     "text_encoder": {"num_hidden_layers": 1},
     "motion_adapter": {"block_out_channels": (32, 64, 64, 64)},
 }
+MIDDLE = SMALL | {
+    "unet": {"block_out_channels": (64, 128, 256, 256), "num_attention_heads": 4},
+    "vae": {"block_out_channels": (32, 64, 128, 128)},
+    "motion_adapter": {"block_out_channels": (64, 128, 256, 256)},
+}
 
 
 def random_pipeline(
-    model: str, device: str | torch.device, dtype: torch.dtype, *, small: bool = False
+    model: str, device: str | torch.device, dtype: torch.dtype, changes: Mapping[str, Mapping] = MappingProxyType({})
 ) -> DiffusionPipeline:
-    """A published model by name, made where it will run. small: the same pipeline of few parameters."""
+    """A published model by name, made where it will run. changes: to the configurations of its parts."""
     torch.manual_seed(0)
     parts = {}
     for part in published.parts(model):
-        config = published.config(model, part) | (SMALL[part] if small else {})
+        config = published.config(model, part) | changes.get(part, {})
         with torch.device(device):
             parts[part] = nn.Module.to(published.assemble(config), dtype)  # diffusers' own warns without need
     if "image_encoder" in parts:

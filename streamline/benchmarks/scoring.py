@@ -83,6 +83,8 @@ def summary(clips: Sequence[dict], real: np.ndarray | None) -> dict:
             "worst": float(np.max(errors)),
             "spread": float(np.std(errors)),
         }
+    if all("clip_score" in clip for clip in clips):
+        found["clip_score"] = float(np.mean([clip["clip_score"] for clip in clips]))
     inside = float(np.mean([clip["change_inside"] for clip in clips]))
     across = float(np.mean([clip["change_across"] for clip in clips]))
     found["border_jump"] = across / inside if inside else None

@@ -8,17 +8,22 @@ from functools import partial
 from pathlib import Path
 
 import diffusers
+import torch
 import transformers
 from diffusers import DiffusionPipeline
 
-from ..benchmarks import field_scores, gpu, modelled, paper, readme, results, tables, traced
-from ..benchmarks.cases import STEPS, world_cases
+from ..benchmarks import gpu, modelled, paper, readme, results, tables, traced
+from ..benchmarks.cases import STEPS, plain_cases, world_cases
+from ..benchmarks.field_scores import has_fvd
 from ..benchmarks.measuring import Bench, measure
+from ..benchmarks.random_pipelines import MIDDLE, random_pipeline
 from ..errors import InputError
 from ..models.catalog import load
 from .job_options import size_of
 
-BUNDLED = "tiny-animatediff,tiny-svd"
+BUNDLED = ("tiny-animatediff", "tiny-svd")
+MIDDLE_MODELS = {"middle-animatediff": "animatediff", "middle-svd": "svd"}  # of random weights, with fewer channels
+MIDDLE_SIZE, MIDDLE_STEPS, MIDDLE_CLIPS = (256, 256), 3, 3
 OTHERS = ("modelled", "traced", "gpu", "all", "readme")
 
 
@@ -26,12 +31,13 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("bench", help="measure the tables that README shows", allow_abbrev=False)
     parser.set_defaults(command=bench)
     parser.add_argument("table", choices=[*tables.TABLES, *OTHERS], help="; readme writes what was measured there")
-    parser.add_argument("--model", default=BUNDLED, help="names or folders of bundled models (%(default)s)")
+    parser.add_argument("--model", help=f"bundled models, or {', '.join(MIDDLE_MODELS)} (as the table needs)")
     parser.add_argument("--clips", type=int, help="videos that every method makes (as the table needs)")
     parser.add_argument("--seeds", type=int, help="how many of them are of the same scene (as the table needs)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="denoising steps (%(default)s)")
+    parser.add_argument("--steps", type=int, help=f"denoising steps ({STEPS}; of middle models {MIDDLE_STEPS})")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="in pixels; the judge knows 64x64 only (64x64)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (the CUDA GPU if there is one)")
+    parser.add_argument("--clip-model", help="folder or hub id of a CLIP model, to score prompts by (no such score)")
     parser.add_argument("--card", default=paper.CARD, help="what modelled figures are for (%(default)s)")
     parser.add_argument("--minutes", type=float, default=gpu.MINUTES, help="of gpu at most (%(default)s)")
     parser.add_argument("--rehearse", action="store_true", help="gpu: small networks, on any device")
@@ -51,10 +57,9 @@ def bench(options: argparse.Namespace) -> str:
     found = [result for table in wanted for result in _results(table, options)]
     if options.json:
         results.save(options.json, {"results": found})
-    absent = field_scores.missing()
-    note = f"Not installed, so not computed: {', '.join(absent)}; pip install 'streamline[scores]'." if absent else ""
+    note = "" if has_fvd() else "Fréchet video distances are not computed: pip install 'streamline[scores]'."
     blocks = [readme.BLOCKS[result["table"]]([result]) for result in found]
-    return "\n\n".join([*blocks, *([note] if note else [])])
+    return "\n\n".join([*blocks, *filter(None, [note])])
 
 
 def _results(table: str, options: argparse.Namespace) -> Iterator[dict]:
@@ -67,26 +72,37 @@ def _results(table: str, options: argparse.Namespace) -> Iterator[dict]:
             device, path = options.device or "cuda", options.out / "gpu.json"
             yield gpu.measure_gpu(path, device, rehearse=options.rehearse, minutes=options.minutes)
         case _:
-            for model in options.model.split(","):
+            models = options.model.split(",") if options.model else _models(table)
+            for model in models:
                 yield _measure(table, model, options)
+
+
+def _models(table: str) -> tuple[str, ...]:
+    return (*BUNDLED, *MIDDLE_MODELS) if table == "speed" else BUNDLED
 
 
 def _measure(table: str, model: str, options: argparse.Namespace) -> dict:
     chosen = tables.TABLES[table]
     opened = partial(open_pipeline, model, options.device)
-    on = Bench(Path(model).name, opened(), opened, table)
-    clips, seeds = options.clips or chosen.clips, options.seeds or chosen.seeds
+    on = Bench(Path(model).name, opened(), opened, table, options.clip_model)
     size = None if options.size is None else size_of(options.size)
-    cases = world_cases(on.pipe, clips, seeds, options.steps, size)
+    if model in MIDDLE_MODELS:
+        cases = plain_cases(on.pipe, options.clips or MIDDLE_CLIPS, options.steps or MIDDLE_STEPS, size or MIDDLE_SIZE)
+    else:
+        clips, seeds = options.clips or chosen.clips, options.seeds or chosen.seeds
+        cases = world_cases(on.pipe, clips, seeds, options.steps or STEPS, size)
     path = options.out / f"{table}-{on.model}.json"
     return measure(on, cases, chosen.methods(on, cases), path, with_memory=chosen.with_memory)
 
 
 def open_pipeline(model: str, device: str | None) -> DiffusionPipeline:
-    """Load a pipeline in silence."""
+    """Load a pipeline, or make one of middle size, in silence."""
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
+    if model in MIDDLE_MODELS:
+        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return random_pipeline(MIDDLE_MODELS[model], where, torch.float32, MIDDLE)
     pipe = load(model, device=device)
     pipe.set_progress_bar_config(disable=True)
     return pipe

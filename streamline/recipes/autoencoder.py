@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamline.recipes import world
@@ -52,6 +53,13 @@ def reconstruction_loss(rebuilt: Tensor, images: Tensor) -> Tensor:
     error = rebuilt - images
     edges = (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) / 2
     return error.abs().mean() + error.square().mean() + EDGE_WEIGHT * edges
+
+
+def colour_loss(rebuilt: Tensor, images: Tensor) -> Tensor:
+    """Return the L1 loss of the mean colours of 4x4 pixels, weighted by saturation: shapes are told by their hue."""
+    colours = F.avg_pool2d(images, 4)
+    saturation = colours.amax(dim=1, keepdim=True) - colours.amin(dim=1, keepdim=True)
+    return ((F.avg_pool2d(rebuilt, 4) - colours).abs() * (1 + 2 * saturation)).mean()
 
 
 def anchor_norm(convolution: nn.Conv2d, groups: int, level: float = 0.5) -> None:

@@ -227,12 +227,15 @@ def run(training: Training, size: Size = Size()) -> StableVideoDiffusionPipeline
         train(Stage("denoiser", conditioned, denoiser_loss, 1e-3), training, SHARES["denoiser"])
 
     def decoder_loss(chance: Chance) -> Tensor:
-        images = autoencoder.pictures(chance.numpy, 1, world.FRAMES).to(device)
+        # Short pieces of several scenes by turns with a whole clip: hues are learnt from many scenes.
+        clips, frames = (1, world.FRAMES) if chance.numpy.random() < 1 / 2 else (4, 2)
+        images = autoencoder.pictures(chance.numpy, clips, frames).to(device)
         with torch.no_grad():
             latents = vae.encode(images).latent_dist.mode()
         # Sampled latents are never quite right: the decoder shall forgive small errors.
         latents = latents + 0.05 * chance.normal(*latents.shape).to(latents) / vae.config.scaling_factor
-        return autoencoder.reconstruction_loss(vae.decode(latents, num_frames=world.FRAMES).sample, images)
+        rebuilt = vae.decode(latents, num_frames=frames).sample.float()
+        return autoencoder.reconstruction_loss(rebuilt, images) + autoencoder.colour_loss(rebuilt, images)
 
     train(Stage("decoder", vae, decoder_loss, 5e-4), training, SHARES["decoder"])
     return StableVideoDiffusionPipeline(

@@ -133,6 +133,14 @@ class Calibration:
         except (KeyError, TypeError, ValueError) as error:
             raise PlanError(f"This is no calibration: {error}.") from error
 
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read a file that `keep` wrote; raises PlanError for anything else."""
+        data = read_json(path)
+        if data is None:
+            raise PlanError(f"{path.name} holds no JSON.")
+        return cls.from_dict(data)
+
 
 def scheduler_key(scheduler: SchedulerMixin) -> str:
     """Names a scheduler and what it does about noise levels."""

@@ -120,10 +120,11 @@ def build(studio: Studio) -> None:
             yield comparison(view)
 
     def make(owner: str, order: Order, nothing: object) -> Generator[object, None, View]:
-        """Yield `nothing` until an order is done. Who cancels or leaves ends it: gradio closes what it iterates over."""
+        """Yield `nothing` until an order is done. Who cancels or leaves ends it: gradio closes what it iterates."""
         name = studio.service.submit(owner, order)
+        views = studio.service.follow(owner, name)
         try:
-            for view in studio.service.follow(owner, name):
+            while not (view := next(views)).is_over:
                 yield nothing
         finally:
             studio.service.cancel(owner, name)

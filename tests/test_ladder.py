@@ -49,12 +49,13 @@ def made(case, plan, **options):
 
     result = run(pipe, job, plan, image, keep, **options)
     assert result.rungs == len(rungs)
-    return result, torch.stack(latents), rungs
+    return result, latents, rungs
 
 
 def assert_same(one, other):
     (result, latents, _), (expected, right, _) = one, other
     assert len(latents) == len(right) == STEPS
+    latents, right = torch.stack(latents), torch.stack(right)
     assert (latents - right).abs().max() <= MOST_ERROR * right.abs().max()
     assert largest_difference(result.frames, expected.frames) <= 1
 

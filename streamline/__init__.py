@@ -9,6 +9,7 @@ from .cache import cache_folder  # noqa: E402
 from .cost.prediction import Prediction, StagePrediction  # noqa: E402
 from .cost.tracing import Trace, trace  # noqa: E402
 from .doctor import Finding, examine  # noqa: E402
+from .drafts import clear_drafts, draft_of  # noqa: E402
 from .errors import (  # noqa: E402
     BudgetError,
     Cancelled,
@@ -42,6 +43,7 @@ from .planning.tuning import Forecast, forecast, frontier, predict, tune  # noqa
 from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
 from .sampler import Sampler  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
+from .watching import Disturbed  # noqa: E402
 
 __all__ = [
     "CARDS",
@@ -53,6 +55,7 @@ __all__ = [
     "Decoding",
     "Device",
     "DeviceError",
+    "Disturbed",
     "Fidelity",
     "Finding",
     "Finished",
@@ -83,10 +86,12 @@ __all__ = [
     "UnsupportedError",
     "apply",
     "cache_folder",
+    "clear_drafts",
     "contact_sheet",
     "default_budget",
     "detect",
     "detect_all",
+    "draft_of",
     "emulate",
     "examine",
     "export",

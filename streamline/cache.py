@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 import platformdirs
+
+from .drafts import clear_drafts, draft_of
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +34,12 @@ def write_json(path: Path, data: dict) -> None:
     text = json.dumps(data, indent=2)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        clear_drafts(path.parent)
+        draft = draft_of(path)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            draft.write_text(text, encoding="utf-8")
             os.replace(draft, path)
-        except OSError:
-            os.unlink(draft)
-            raise
+        finally:
+            draft.unlink(missing_ok=True)
     except OSError as error:
         log.warning("%s could not be kept: %s", path, error.strerror or error)

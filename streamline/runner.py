@@ -14,9 +14,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .cost.observing import keep_observation
-from .errors import Cancelled, UnsupportedError, freeing_what_was_cancelled, telling_out_of_memory
+from .cost.prediction import Prediction
+from .errors import (
+    Cancelled,
+    OutOfMemory,
+    UnsupportedError,
+    freeing_what_was_cancelled,
+    is_out_of_memory,
+    telling_out_of_memory,
+)
 from .execution.apply import apply, is_applied
-from .execution.ladder import Tightened
+from .execution.ladder import ADVICE, Tightened
+from .execution.resuming import Checkpoint
+from .execution.whereabouts import whereabouts
 from .hardware.cap import capped
 from .hardware.detection import detect
 from .hardware.live_tensors import LiveTensors
@@ -25,6 +35,7 @@ from .job import Job, call_arguments
 from .plan import Plan
 from .sampler import sampler_arguments
 from .sizes import parse_bytes
+from .watching import Disturbed, Watch
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ class Finished:
     peak_bytes: int
 
 
-Event = Started | Step | Tightened | Decoding | Finished
+Event = Started | Step | Tightened | Disturbed | Decoding | Finished
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,7 @@ class Result:
     weights_bytes: of all networks of the pipeline.
     plan: None for the pipeline as it is. Where memory ran out on the way, the tighter one that the run ended with, and
         rungs: how often it was tightened.
+    disturbances: what outside the run has slowed it down or taken its memory, a sentence each.
     """
 
     frames: tuple[Image.Image, ...]
@@ -93,6 +105,7 @@ class Result:
     peak_bytes: int
     weights_bytes: int
     rungs: int = 0
+    disturbances: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -111,6 +124,7 @@ class Result:
             "peak_bytes": self.peak_bytes,
             "weights_bytes": self.weights_bytes,
             "rungs": self.rungs,
+            "disturbances": list(self.disturbances),
         }
 
 
@@ -126,14 +140,16 @@ def run(
     should_stop: Callable[[], bool] | None = None,
     count_tensors: bool = True,
     call_options: Mapping[str, object] | None = None,
+    prediction: Prediction | None = None,
 ) -> Result:
     """Make the video of a job.
 
     plan: how; None runs the pipeline untouched, as diffusers does.
     image: for models that start from one; cut to the job's shape around its middle.
     on_event: called with Started, a Step for each, Decoding and Finished, in this order, and with Tightened whenever
-        memory ran out and a step or the decoding is made again by a tighter plan; an exception it raises ends the
-        run, and the pipeline is left as it was.
+        memory ran out and something is done again, a step or the decoding by a tighter plan; an exception it raises
+        ends the run, and the pipeline is left as it was. Disturbed comes when a step is far slower than it should be,
+        or when others take the memory that the run counts on.
     budget: "8GiB", or bytes: a hard cap on what the run may hold on the device; by default the plan's own. On a
         CPU tensors are counted for it, which slows the run down.
     should_stop: asked before every slice, or without a plan at every step; once it says True the run ends in
@@ -141,6 +157,7 @@ def run(
     count_tensors: False leaves the memory of a CPU uncounted, and reported as 0, so that the seconds are the
         pipeline's own; later predictions learn nothing from such a run. On a GPU counting is free and always done.
     call_options: further arguments of the pipeline's call, such as SVD's decode_chunk_size.
+    prediction: what `predict` says of this run, to know a slow step by.
 
     The noise comes from a generator on the CPU, so a seed means the same on every device.
     Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory,
@@ -162,37 +179,48 @@ def run(
     clock = _Clock(device)
     steps: list[float] = []
     expected: list[Tensor] = []
-
+    checkpoint = Checkpoint(pipe)
     rungs: list[Tightened] = []
+    disturbances: list[str] = []
 
     def tightened(rung: Tightened) -> None:
         rungs.append(rung)
         emit(rung)
 
+    def disturbed(found: list[Disturbed]) -> None:
+        disturbances.extend(one.sentence for one in found)
+        for one in found:
+            emit(one)
+
     limit = parse_bytes(budget) if budget is not None else plan.budget_bytes if plan is not None else None
 
     with contextlib.ExitStack() as stack:
         stack.callback(give_back)
-        if plan is not None:
-            stack.enter_context(apply(pipe, plan, check, on_rung=tightened))
+        applied = plan and stack.enter_context(apply(pipe, plan, check, on_rung=tightened, around_step=checkpoint.call))
         if limit is not None:
             stack.enter_context(capped(detect(device), limit, networks))
         memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks, count_tensors)
         stack.callback(memory.pause)
-        stack.callback(_at_first_call(pipe.unet, clock.lap).remove)  # what came before is no step
         stack.callback(pipe.unet.register_forward_pre_hook(lambda *_: check()).remove)
         decoder = getattr(pipe.vae, "decoder", pipe.vae)  # its call, for FreeInit denoises several times over
-        stack.callback(_at_first_call(decoder, lambda: emit(Decoding())).remove)
+        decoding: list[Decoding] = []
+        stack.callback(_at_first_call(decoder, lambda: (decoding.append(Decoding()), emit(decoding[0]))).remove)
         stack.callback(decoder.register_forward_pre_hook(lambda *_: check()).remove)
 
         if on_event is not None:
             stack.enter_context(_keeping_expected(pipe.scheduler, expected))
 
         def step_done(pipe: DiffusionPipeline, index: int, timestep: object, tensors: dict) -> dict:
-            steps.append(clock.lap())
+            seconds, was_done = clock.lap(), checkpoint.is_behind
+            tensors["latents"] = checkpoint.step_done(tensors["latents"])
+            if was_done:
+                return tensors
+            steps.append(seconds)
             total = pipe.num_timesteps
             latents = expected.pop() if expected else tensors["latents"]
-            emit(Step(index, total, steps[-1], *memory.read(), latents))
+            held_bytes, peak_bytes = memory.read()
+            emit(Step(index, total, steps[-1], held_bytes, peak_bytes, latents))
+            disturbed(watch.step(steps, held_bytes))
             if index == 1:  # what one step leaves for the next is there now: those that follow are alike
                 memory.pause()
             if index >= total - 2:
@@ -200,19 +228,36 @@ def run(
             return tensors
 
         emit(Started(job, plan, memory.weights_bytes))
+        watch = Watch(detect(device), plan, prediction, limit, memory.weights_bytes)
         started = time.perf_counter()
         clock.lap()
-        output = pipe(
-            **arguments,
-            generator=torch.Generator("cpu").manual_seed(job.seed),
-            callback_on_step_end=step_done,
-        )
+        while True:
+            stack.callback(_at_first_call(pipe.unet, clock.lap).remove)  # what came before is no step
+            try:
+                with _keeping_dtype(pipe.vae):
+                    output = pipe(
+                        **arguments,
+                        generator=torch.Generator("cpu").manual_seed(job.seed),
+                        callback_on_step_end=step_done,
+                    )
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                where = whereabouts(error, pipe, checkpoint.steps, bool(decoding))
+            # Out here the error is gone, and with it all that the call still held.
+            if applied is None:
+                raise OutOfMemory(f"Memory ran out {where}; {ADVICE}, or use a plan.")
+            applied.release(where)
+            checkpoint.again()
+            memory.resume()
         decode_seconds = clock.lap()
         seconds = time.perf_counter() - started
-        _, peak_bytes = memory.read()
+        held_bytes, peak_bytes = memory.read()
+        disturbed(watch.decoded(decode_seconds, held_bytes))
     if rungs:  # by several plans, of which none took what was measured
         plan = rungs[-1].plan
-    elif plan is not None and peak_bytes:
+    elif plan is not None and peak_bytes and not disturbances:
         keep_observation(pipe, job, plan, tuple(steps), decode_seconds, peak_bytes, limit is not None)
     emit(Finished(seconds, peak_bytes))
     return Result(
@@ -226,6 +271,7 @@ def run(
         peak_bytes=peak_bytes,
         weights_bytes=memory.weights_bytes,
         rungs=len(rungs),
+        disturbances=tuple(disturbances),
     )
 
 
@@ -311,6 +357,18 @@ def _keeping_expected(scheduler: SchedulerMixin, expected: list[Tensor]) -> Iter
             del scheduler.step
         else:
             scheduler.step = before
+
+
+@contextlib.contextmanager
+def _keeping_dtype(network: nn.Module) -> Iterator[None]:
+    """Undo after an error what SVD's pipeline does meanwhile: its autoencoder is in float32 to encode a picture."""
+    dtype = network.dtype
+    try:
+        yield
+    except BaseException:
+        if any(weight.dtype != dtype for weight in network.parameters()):
+            network.to(dtype)
+        raise
 
 
 def _at_first_call(network: nn.Module, action: Callable[[], object]) -> torch.utils.hooks.RemovableHandle:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import anyio
@@ -51,6 +52,16 @@ def test_a_video_is_made_with_its_receipt(client):
     video, receipt = ask(client, "/generate")
     path = Path(video["video"] if isinstance(video, dict) else video)
     assert streamline.read_receipt(path) == streamline.Receipt.from_dict(receipt)
+
+
+def test_what_is_cancelled_makes_room_for_the_next(client):
+    given = {"image": None, "budget": "", "quality": "exact", "emulate": "", "frames": 0, "width": 128, "height": 128}
+    job = client.submit("tiny-animatediff", PROMPT, **given, steps=1000, seed=1, api_name="/generate")  # for minutes
+    while not job.outputs():
+        assert not job.done()
+        time.sleep(0.1)
+    job.cancel()
+    assert ask(client, "/generate")[1]["seed"] == 1
 
 
 def test_both_are_compared(client):

@@ -1,6 +1,7 @@
 """Killed at any line, or on a full disk, no writer leaves anything broken: old files, new files, nothing else."""
 
 import logging
+import os
 import sys
 
 import pytest
@@ -8,9 +9,9 @@ from PIL import Image, ImageChops
 
 import streamline
 import ui.gallery
-from streamline import cache
+from streamline import cache, drafts
+from streamline.drafts import appearing
 from streamline.output import receipt, receipt_files, video
-from streamline.output.drawing import appearing
 from ui.gallery import Gallery
 from ui.models import Source
 from ui.orders import Order, Part, Settings
@@ -30,7 +31,7 @@ MEASURED = streamline.Measured(2**20, 2**10, 1.0, (0.5, 0.5), 0.1)
 RECEIPT = streamline.Receipt(
     "tiny-animatediff", JOB, PLAN, "streamlined", "a processor", "float32", (("python", "3"),), MEASURED, "2026-01-01"
 )
-WRITERS = {module.__file__ for module in (ui.gallery, cache, video, receipt_files, receipt)}
+WRITERS = {module.__file__ for module in (ui.gallery, cache, drafts, video, receipt_files, receipt)}
 STRIDE = 37  # lines between two kills that are tried
 
 
@@ -64,22 +65,56 @@ def test_a_killed_gallery_holds_whole_videos_only(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".zip"])
-def test_a_killed_export_leaves_the_old_file_or_the_new_one(tmp_path, suffix):
-    path = tmp_path / f"out{suffix}"
+def test_a_killed_export_leaves_the_old_file_or_the_new_one(tmp_path, suffix, caplog):
+    path, left = tmp_path / f"out{suffix}", []
     streamline.export(FRAMES, path, 8, RECEIPT)
     for _ in kills(lambda: streamline.export(FRAMES[:2], path, 8, RECEIPT)):
         assert streamline.read_receipt(path) == RECEIPT
         assert [entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".")] == [path.name]
+        left += [entry.name for entry in tmp_path.iterdir() if entry != path and entry.name not in left]
+    streamline.export(FRAMES, path, 8, RECEIPT)  # the children cleared what they found, and this what the last one left
+    assert left and [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_next_export_clears_what_a_killed_one_left_and_says_so(tmp_path, caplog):
+    path, others = tmp_path / "out.zip", [tmp_path / ".hidden", tmp_path / ".notes.draft", tmp_path / ".out-1"]
+    for other in others:
+        other.mkdir()
+    line = next(
+        line for line in range(1, 200)
+        if crashing.killed_at(line, WRITERS, lambda: streamline.export(FRAMES, path, 8)) == crashing.KILLED
+        and len(list(tmp_path.iterdir())) > len(others)
+    )  # fmt: skip
+    assert line > 1 and not path.exists()
+    (left,) = set(tmp_path.iterdir()) - set(others)
+    streamline.export(FRAMES, path, 8)
+    assert caplog.messages == [f"what was not written to its end is removed: {left.name}"]
+    assert set(tmp_path.iterdir()) == {path, *others}
+
+
+def test_what_somebody_else_is_writing_is_left_alone(tmp_path):
+    """Of a process that lives, or of another machine, unless nothing has happened for a day."""
+    ours = streamline.draft_of(tmp_path / "a")
+    theirs = tmp_path / f".b.{'0' * 6}-{2**22 + 1}-{'0' * 8}.draft"
+    gone = tmp_path / theirs.name.replace("0" * 6, drafts._machine(), 1)
+    for draft in (ours, theirs, gone):
+        draft.mkdir()
+    streamline.clear_drafts(tmp_path)
+    assert set(tmp_path.iterdir()) == {ours, theirs}
+    for draft in (ours, theirs):
+        os.utime(draft, (1e9, 1e9))  # long before this process began, so its number was another's then
+    streamline.clear_drafts(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_cache_is_read_as_before(tmp_path):
     path, old, new = tmp_path / "known.json", {"a": 1}, {"a": list(range(1000))}
     cache.write_json(path, old)
-    for line in range(1, 30):
-        status = crashing.killed_at(line, {cache.__file__}, lambda: cache.write_json(path, new))
+    for line in range(1, 60):
+        status = crashing.killed_at(line, {cache.__file__, drafts.__file__}, lambda: cache.write_json(path, new))
         assert cache.read_json(path) in ((old, new) if status == crashing.KILLED else (new,))
         cache.write_json(path, old)
-    assert status == crashing.DONE
+    assert status == crashing.DONE and len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("content", [b"\x00{", b'{"observations": 3, "memory": ["x"]}'])

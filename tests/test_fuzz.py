@@ -94,7 +94,7 @@ def pictures(draw):
     return bytes(content), draw(st.sampled_from([*FORMATS.values(), "", ".mp4"]))
 
 
-@cases(0.25, Phase.shrink)
+@cases(0.3, Phase.shrink)
 @given(pictures())
 def test_pictures(tmp_path, picture):
     content, suffix = picture
@@ -121,8 +121,9 @@ def test_a_picture_that_would_unpack_to_gigabytes(tmp_path):
 def receipts(draw):
     """A receipt with things changed in it, in a file of some kind that it may not be."""
     data = json.loads(RECEIPT.to_json())
+    places = [data, data["job"], data["measured"], data["plan"], data["plan"]["denoiser"]]
     for _ in range(draw(st.integers(0, 3))):
-        place = draw(st.sampled_from([data, data["job"], data["measured"], data["plan"], data["plan"]["denoiser"]]))
+        place = draw(st.sampled_from(places))
         key = draw(st.one_of(st.sampled_from(sorted(place)) if place else text, text))
         if draw(st.booleans()):
             place.pop(key, None)
@@ -134,7 +135,7 @@ def receipts(draw):
     return content, draw(st.sampled_from([".json", ".json", ".zip", ".mp4", ".webm", ".png"]))
 
 
-@cases(0.25, Phase.shrink)
+@cases(0.3, Phase.shrink)
 @given(receipts())
 def test_receipts(tmp_path, receipt):
     content, suffix = receipt
@@ -170,7 +171,7 @@ values = {name: text if isinstance(value, str) else number for name, value in FO
 }
 
 
-@cases(0.3, Phase.shrink)
+@cases(0.36, Phase.shrink)
 @given(st.lists(st.sampled_from(FIELDS).flatmap(lambda name: st.tuples(st.just(name), values[name])), max_size=4))
 def test_form_fields(planner, changes):
     reading = read(Form(**FORM | dict(changes)), planner.profile, for_run=True)

@@ -21,7 +21,7 @@ SECONDS = float(os.environ.get("STREAMLINE_LOAD_SECONDS", 8))
 CLIENTS = 16
 PATIENCE = 240  # seconds for the queue to run dry after the last request
 KINDS = ("generate", "generate", "plan", "plan", "compare", "cancel", "leave", "wrong")
-MOST_GROWTH = 256 * 2**20  # bytes of the process, over what it holds once everyone has been answered once
+MOST_GROWTH = (64 if SECONDS > 60 else 256) * 2**20  # bytes of the process in the second half; the first fills caches
 PROMPT = "a red circle moving left on a black background"
 
 
@@ -77,7 +77,7 @@ def test_sixteen_clients_are_all_answered_each_with_its_own(tmp_path):
         )  # fmt: skip
         visit(address, 0, time.monotonic() + 1, answers := [])  # the first plan takes longest
         before = []
-        for seconds in (1, SECONDS):
+        for seconds in (1, SECONDS / 2, SECONDS / 2):
             until = time.monotonic() + seconds
             threads = [
                 threading.Thread(target=visit, args=(address, number, until, answers), daemon=True)
@@ -96,7 +96,7 @@ def test_sixteen_clients_are_all_answered_each_with_its_own(tmp_path):
         assert not [words for words in told if words.startswith("WRONG")]
         assert all("orders are waiting already" in words for words in told), told
         assert all(words.endswith(".") for kind, words, _ in answers if kind == "wrong")
-        assert before[1] - before[0] < MOST_GROWTH
+        assert before[2] - before[1] < MOST_GROWTH
         log = (tmp_path / "log.txt").read_text().splitlines()
     events = [json.loads(line) for line in log if line.startswith("{")]
     submitted = {one["order"] for one in events if one["event"] == "submitted"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -91,9 +91,10 @@ def build(studio: Studio) -> None:
         with telling():
             settings = settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, emulate)
             outlook = studio.planner.outlook(settings)
-            owner, view = make(studio.planner.order(outlook, picture(model, image)))
+            owner = secrets.token_urlsafe(18)
+            view = yield from make(owner, studio.planner.order(outlook, picture(model, image)), (None, None))
             run = studio.service.gallery.get(owner, view.run)
-            return str(run.video), run.receipt.to_dict()
+            yield str(run.video), run.receipt.to_dict()
 
     def compare(model, prompt, image, budget, quality, emulate, steps, frames, width, height, seed):
         """Make a video twice, by the untouched pipeline and streamlined; returns what each took and their likeness.
@@ -114,16 +115,22 @@ def build(studio: Studio) -> None:
         with telling():
             settings = settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, emulate)
             outlook = studio.planner.outlook(settings)
-            _, view = make(studio.planner.comparison(outlook, picture(model, image)))
-            return comparison(view)
+            order = studio.planner.comparison(outlook, picture(model, image))
+            view = yield from make(secrets.token_urlsafe(18), order, None)
+            yield comparison(view)
 
-    def make(order: Order) -> tuple[str, View]:
-        owner = secrets.token_urlsafe(18)
+    def make(owner: str, order: Order, nothing: object) -> Generator[object, None, View]:
+        """Yield `nothing` until an order is done. Who cancels or leaves ends it: gradio closes what it iterates."""
         name = studio.service.submit(owner, order)
-        *_, view = studio.service.follow(owner, name)
+        views = studio.service.follow(owner, name)
+        try:
+            while not (view := next(views)).is_over:
+                yield nothing
+        finally:
+            studio.service.cancel(owner, name)
         if view.status != "done":
             raise streamline.StreamlineError(view.trouble or "It was cancelled.")
-        return owner, view
+        return view
 
     def picture(model: str, image: str | None):
         return read_picture(image) if entries()[model].task == "image-to-video" else None

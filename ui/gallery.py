@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 import secrets
@@ -13,14 +12,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from PIL import Image
 
 import streamline
 
 from .orders import Order, Settings
-
-log = logging.getLogger(__name__)
 
 CAP_BYTES = 4 * 2**30
 THUMBNAIL = 192  # pixels of its longer side
@@ -67,10 +63,8 @@ class Gallery:
         """Removes what a process that was killed had begun to write into the folder, and says so."""
         self.folder = folder
         self._cap_bytes = cap_bytes
-        for draft in folder.glob("*/.*-*"):
-            if not _is_alive(draft.name.rpartition("-")[2]):
-                log.warning("a video that was not written to its end is removed: %s", draft.name)
-                shutil.rmtree(draft, ignore_errors=True)
+        for home in folder.glob("*/"):
+            streamline.clear_drafts(home)
 
     def add(self, owner: str, order: Order, result: streamline.Result, receipt: streamline.Receipt) -> str:
         """Keep a finished video; returns the run's name. The oldest runs go when the cap is reached.
@@ -80,7 +74,7 @@ class Gallery:
         made = time.time()
         name = time.strftime("%Y%m%d-%H%M%S", time.localtime(made)) + "-" + secrets.token_hex(3)
         home = self._home(owner)
-        draft = home / f".{name}-{os.getpid()}"
+        draft = streamline.draft_of(home / name)
         try:
             self._write(draft, made, order, result, receipt)
             os.replace(draft, home / name)
@@ -149,10 +143,6 @@ class Gallery:
                 break
             total -= _size(folder)
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(process: str) -> bool:
-    return process.isdecimal() and int(process) < 2**31 and psutil.pid_exists(int(process))
 
 
 def _size(folder: Path) -> int:

@@ -144,7 +144,7 @@ class Service:
             return entry.view if entry is not None and entry.owner == owner else None
 
     def follow(self, owner: str, name: str) -> Iterator[View]:
-        """An order at every change, until it is over."""
+        """An order at every change, and at least once a second, until it is over."""
         seen = -1
         while True:
             with self._changed:
@@ -153,9 +153,8 @@ class Service:
                     return
                 self._changed.wait_for(lambda: entry.view.version > seen, timeout=1.0)  # noqa: B023
                 view = entry.view
-            if view.version > seen:
-                seen = view.version
-                yield view
+            seen = view.version
+            yield view
             if view.is_over:
                 return
 

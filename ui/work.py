@@ -67,7 +67,15 @@ def _work(order: Order, should_stop: Callable[[], bool], pipelines: Pipelines, e
             streamline.run(pipe, short, plan, order.image, should_stop=should_stop)
         with ThreadPoolExecutor(1) as aside:
             report = _Reporter(pipe, emit, index, aside)
-            result = streamline.run(pipe, settings.job, part.plan, order.image, report, should_stop=should_stop)
+            result = streamline.run(
+                pipe,
+                settings.job,
+                part.plan,
+                order.image,
+                report,
+                should_stop=should_stop,
+                prediction=part.prediction,
+            )
         emit(PartDone(index, result, _receipt(pipe, order, part, result)))
     if order.check is not None:
         emit(Checking())

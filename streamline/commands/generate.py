@@ -40,7 +40,7 @@ def generate(options: argparse.Namespace) -> str:
         if options.naive:
             result = run_naive(pipe, job, image, on_event=progress)
         else:
-            result = run(pipe, job, plan, image, on_event=progress)
+            result = run(pipe, job, plan, image, on_event=progress, prediction=predicted)
     receipt = Receipt.of(
         pipe,
         result,

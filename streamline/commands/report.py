@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ..execution.ladder import Tightened
 from ..runner import Decoding, Event, Finished, Result, Started, Step
 from ..sizes import format_bytes
+from ..watching import Disturbed
 
 
 class Progress:
@@ -40,7 +41,7 @@ class Progress:
                 self._bar.total = event.total
                 self._bar.set_postfix_str(f"peak {format_bytes(event.peak_bytes)}", refresh=False)
                 self._bar.update()
-            case Tightened():
+            case Tightened() | Disturbed():
                 self._bar.write(event.sentence, file=sys.stderr)
             case Decoding():
                 self._bar.set_description("decoding")

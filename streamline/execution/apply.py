@@ -30,7 +30,7 @@ from .executor import Executor, nothing
 from .ladder import Ladder, Part, Tightened, ignore
 from .networks import family_of
 from .rehash import Memory, StepMemory
-from .residency import weights_by_stages
+from .residency import can_move_weights, weights_by_stages
 
 PIPELINES = (
     StableVideoDiffusionPipeline,
@@ -44,6 +44,14 @@ PIPELINES = (
 )
 
 
+Around = Callable[..., object]
+
+
+def directly(run: Callable[..., object], *args: object, **kwargs: object) -> object:
+    """What is done around a step where nobody asks for more."""
+    return run(*args, **kwargs)
+
+
 class Applied:
     """A plan at work on a pipeline. Leaving the `with` block, or calling restore, ends it."""
 
@@ -54,6 +62,7 @@ class Applied:
         before_slice: Callable[[], object] = nothing,
         memory: StepMemory | None = None,
         on_rung: Callable[[Tightened], object] = ignore,
+        around_step: Around = directly,
     ) -> None:
         self.pipe = pipe
         self._ladder = ladder = Ladder(plan, on_rung)
@@ -62,7 +71,7 @@ class Applied:
         if memory is None and plan.rehash is not None:
             memory = Memory(plan.rehash, lambda: pipe.scheduler.timesteps)
         with contextlib.ExitStack() as stack:
-            stack.callback(_Forward(denoiser, "denoiser", ladder, before_slice, memory).remove)
+            stack.callback(_Forward(denoiser, "denoiser", ladder, before_slice, memory, around_step).remove)
             stack.callback(_Forward(decoder, "decoder", ladder, before_slice).remove)
             if memory is not None:  # by the time of decoding its features only take room
                 hook = decoder.register_forward_pre_hook(lambda *_: memory.forget())
@@ -76,6 +85,20 @@ class Applied:
     def plan(self) -> Plan:
         """What the next call runs by: the plan that was given, or a tighter one once memory ran out."""
         return self._ladder.plan
+
+    def release(self, where: str) -> None:
+        """Make room after memory ran out elsewhere than in a call of the two networks, to call the pipeline again.
+
+        where: in words, like "while the text was encoded". What lies unused is given back; when that did not help at
+        the same place, networks that are not at work leave a GPU. Raises OutOfMemory when nothing is left to give back.
+        """
+        self._ladder.release(where, self._move_weights)
+
+    def _move_weights(self) -> bool:
+        if not can_move_weights(self.pipe):
+            return False
+        self._undo.enter_context(weights_by_stages(self.pipe))
+        return True
 
     def restore(self) -> None:
         """Give the pipeline its own forwards back; calling it again does nothing."""
@@ -94,6 +117,7 @@ def apply(
     before_slice: Callable[[], object] = nothing,
     memory: StepMemory | None = None,
     on_rung: Callable[[Tightened], object] = ignore,
+    around_step: Around = directly,
 ) -> Applied:
     """Run a pipeline's UNet and decoder by a plan until restored; use it in a `with` statement.
 
@@ -105,6 +129,7 @@ def apply(
     before_slice: called before every slice; an exception it raises ends the pipeline's call there.
     memory: what runs the denoiser's steps, in place of what the plan's rehash asks for; for calibration.
     on_rung: told of every tighter plan.
+    around_step: around_step(run, ...) is called in the place of each step of the denoiser, run(...).
 
     Raises UnsupportedError, and leaves the pipeline alone, when it cannot be run exactly. What makes it so only
     later raises the same error from the pipeline's next call.
@@ -116,7 +141,7 @@ def apply(
         _check_replaceable(network)
         _check_parts(network)
         family_of(network).lower(network)
-    return Applied(pipe, plan, before_slice, memory, on_rung)
+    return Applied(pipe, plan, before_slice, memory, on_rung, around_step)
 
 
 def is_applied(pipe: DiffusionPipeline) -> bool:
@@ -229,11 +254,12 @@ class _Forward:
         ladder: Ladder,
         before_slice: Callable[[], object],
         memory: StepMemory | None = None,
+        around: Around = directly,
     ) -> None:
         self._network = network
         self._before = vars(network).get(_slot(network))
         run = functools.partial(run_network, network, memory=memory, before_slice=before_slice)
-        self._run = functools.partial(ladder.call, part, run)
+        self._run = functools.partial(around, functools.partial(ladder.call, part, run))
         functools.update_wrapper(self, type(network).forward.__get__(network))
         vars(network)[_slot(network)] = self
 

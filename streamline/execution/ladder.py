@@ -3,6 +3,9 @@
 Another program may take what a plan counted on. A network's call changes nothing outside itself, so the same denoising
 step, or the same decoding, is made again by a tighter plan, and the pipeline around it never notices: no latents are
 lost. The tighter plan stays for the rest of the run. Every rung is as exact as the plan it comes from.
+
+Everywhere else the whole pipeline is called again (resuming.py), once what lies unused was given back, and then once
+more with no network on the device but the one at work.
 """
 
 from __future__ import annotations
@@ -20,15 +23,20 @@ from ..plan import EVERY_BLOCK, Plan, Slicing
 
 FINEST = 64  # slices; the whole values between the groups are what is left by then
 
+ADVICE = "close what else uses this memory, or make fewer or smaller frames"
+
 Part = Literal["denoiser", "decoder"]
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Tightened:
-    """Memory ran out in a call of a network, which is made again by a tighter plan. plan: from now on."""
+    """Memory ran out, and what was being done is done again. plan: from now on.
 
-    part: Part
+    part: the network whose call is made again by a tighter plan; "pipeline" where room was made for something else.
+    """
+
+    part: Part | Literal["pipeline"]
     plan: Plan
 
     @property
@@ -46,6 +54,7 @@ class Ladder:
     def __init__(self, plan: Plan, on_rung: Callable[[Tightened], object] = ignore) -> None:
         self.plan = plan
         self._on_rung = on_rung
+        self._released: set[str] = set()
 
     def call(self, part: Part, run: Callable[..., object], *args: object, **kwargs: object) -> object:
         """What run(slicing, apart, *args, **kwargs) returns, by the first plan from here on with memory enough.
@@ -63,10 +72,30 @@ class Ladder:
             _give_back()
             if tighter is None:
                 raise OutOfMemory(f"Memory ran out in the {part}, cut as finely as it can be; make fewer frames.")
-            self.plan = tighter
-            rung = Tightened(part, tighter)
-            log.warning(rung.sentence)
-            self._on_rung(rung)
+            self._climb(part, tighter)
+
+    def release(self, where: str, weights_by_stages: Callable[[], bool]) -> None:
+        """Make room after memory ran out outside the calls of the networks, so that it can be done again.
+
+        where: like "while the text was encoded". weights_by_stages: takes networks that are not at work off the
+        device, and says whether there were any. Raises OutOfMemory when there is nothing left to give back.
+        """
+        _give_back()
+        if where not in self._released:
+            self._released.add(where)
+            reason = f"Memory ran out {where}: what lay unused was given back, and it is done again."
+            self._climb("pipeline", _because(self.plan, reason))
+        elif weights_by_stages():
+            reason = f"Memory ran out {where}: networks are now on the device only while they work."
+            self._climb("pipeline", _because(replace(self.plan, residency="stages"), reason))
+        else:
+            raise OutOfMemory(f"Memory ran out {where}, with nothing left to give back; {ADVICE}.")
+
+    def _climb(self, part: Part | Literal["pipeline"], plan: Plan) -> None:
+        self.plan = plan
+        rung = Tightened(part, plan)
+        log.warning(rung.sentence)
+        self._on_rung(rung)
 
 
 def tighten(plan: Plan, part: Part, samples: int) -> Plan | None:

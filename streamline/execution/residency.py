@@ -9,17 +9,22 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 
+def can_move_weights(pipe: DiffusionPipeline) -> bool:
+    """Whether all networks stay on a device that has a memory of its own, so that they could leave it for a while."""
+    is_hooked = any("_hf_hook" in vars(part) for part in pipe.components.values() if isinstance(part, nn.Module))
+    return pipe._execution_device.type != "cpu" and not is_hooked
+
+
 @contextmanager
 def weights_by_stages(pipe: DiffusionPipeline) -> Iterator[None]:
     """Bring each network to the pipeline's GPU when it is called and back after it; all are there again at the end.
 
     Does nothing on a CPU, which has no second memory, and where networks are offloaded already.
     """
-    device = pipe._execution_device
-    is_hooked = any("_hf_hook" in vars(part) for part in pipe.components.values() if isinstance(part, nn.Module))
-    if device.type == "cpu" or is_hooked:
+    if not can_move_weights(pipe):
         yield
         return
+    device = pipe._execution_device
     pipe.enable_model_cpu_offload(device=device)
     try:
         yield

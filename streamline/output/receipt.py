@@ -94,6 +94,7 @@ class Receipt:
     dtype: of the weights, "float16" or alike. device: its name, as its maker has it.
     versions: (package, version), Python's and this package's own among them.
     predicted, fidelity: None where nobody asked.
+    disturbances: what slowed the run down or took its memory, a sentence each.
     date: in UTC, to the second, as in ISO 8601.
 
     Raises InputError when a field does not fit.
@@ -113,6 +114,7 @@ class Receipt:
     image: str | None = None
     base: str | None = None
     motion_adapter: str | None = None
+    disturbances: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("model", "base", "motion_adapter"):
@@ -126,6 +128,9 @@ class Receipt:
                 raise InputError(f"A receipt's {name} must be a short text.")
         if self.image is not None and not (isinstance(self.image, str) and DIGEST.fullmatch(self.image)):
             raise InputError("A receipt's image must be a SHA-256.")
+        texts = self.disturbances
+        if len(texts) > 8 or not all(isinstance(text, str) and len(text) <= 500 for text in texts):
+            raise InputError("A receipt's disturbances must be a few sentences.")
 
     @property
     def seed(self) -> int:
@@ -181,6 +186,7 @@ class Receipt:
             predicted=predicted_totals,
             fidelity=fidelity,
             image=None if image is None else digest(image, result.job),
+            disturbances=result.disturbances,
         )
 
     def to_dict(self) -> dict:
@@ -196,6 +202,7 @@ class Receipt:
             "measured": asdict(self.measured) | {"step_seconds": list(self.measured.step_seconds)},
             "predicted": self.predicted and asdict(self.predicted),
             "fidelity": fidelity,
+            "disturbances": list(self.disturbances),
         }
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -210,7 +217,7 @@ class Receipt:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(data) - known - derived, key=str):
             raise InputError(f"A receipt has no field {quoted(unknown[0])}.")
-        optional = {"predicted", "fidelity", "image", "base", "motion_adapter"}
+        optional = {"predicted", "fidelity", "image", "base", "motion_adapter", "disturbances"}
         if missing := sorted(known - optional - set(data)):
             raise InputError(f"A receipt needs the {missing[0]}.")
         values = {name: value for name, value in data.items() if name in known}
@@ -220,6 +227,9 @@ class Receipt:
         except StreamlineError as error:
             raise InputError(f"The receipt is not understood: {error}") from error
         values["versions"] = _texts(data["versions"])
+        if not isinstance(data.get("disturbances", []), list):
+            raise InputError("A receipt's disturbances must be a list.")
+        values["disturbances"] = tuple(data.get("disturbances", []))
         values["measured"] = _numbers(Measured, data["measured"])
         for name, kind in (("predicted", Predicted), ("fidelity", Fidelity)):
             values[name] = None if data.get(name) is None else _numbers(kind, data[name])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import imageio.v2 as imageio
 import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..drafts import appearing
 from ..errors import InputError
 from .receipt import Receipt
 from .receipt_files import RECEIPT, embed
@@ -119,18 +118,6 @@ def save_text(text: str, path: str | os.PathLike) -> Path:
     with appearing(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
-
-
-@contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """Where to write what is to appear at `path` once it is complete; a folder, so that all of it goes at once."""
-    try:
-        with TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent, ignore_cleanup_errors=True) as folder:
-            partial = Path(folder) / path.name
-            yield partial
-            os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def check_path(path: str | os.PathLike, *suffixes: str) -> Path:

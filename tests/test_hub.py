@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import hub
 import pytest
 import torch
 import untrained
+
+from streamline import ModelError, load
 
 ROOT = Path(__file__).parents[1]
 BROKEN = "lab/far/unet/diffusion_pytorch_model.safetensors"
@@ -104,3 +107,33 @@ def test_a_download_that_breaks_goes_on_and_is_whole(answers):
     told, sent = answers
     assert told[-2] == told[-1] == ["StableVideoDiffusionPipeline", "torch.float32"]
     assert sent.count(BROKEN) == 2 and len([file for file in sent if file.startswith("lab/far/vae")]) == 2
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """What this process tried to reach over the network; none of it is reached."""
+    tried = []
+
+    def refuse(*arguments, **_):
+        tried.append(arguments)
+        raise OSError("There is no network.")
+
+    for owner, name in ((socket, "getaddrinfo"), (socket.socket, "connect"), (socket, "create_connection")):
+        monkeypatch.setattr(owner, name, refuse)
+    return tried
+
+
+def test_offline_nothing_is_asked_of_the_network(tried):
+    load("tiny-animatediff", device="cpu", offline=True)
+    with pytest.raises(ModelError):
+        load("nobody/nothing", device="cpu", offline=True)
+    assert tried == []
+
+
+@pytest.mark.parametrize(
+    "name", ["https://example.com/a", "http://127.0.0.1/a/b", "file:///etc/passwd", "a/b/c", "../a"]
+)
+def test_models_come_from_folders_and_the_hub_alone(tried, name):
+    with pytest.raises(ModelError, match="is not a folder with a complete diffusers model"):
+        load(name, device="cpu")
+    assert tried == []

@@ -29,8 +29,10 @@ from .conditions import Conditions
 from .executor import Executor, nothing
 from .ladder import Ladder, Part, Tightened, ignore
 from .networks import family_of
+from .program import Program
 from .rehash import Memory, StepMemory
 from .residency import weights_by_stages
+from .streaming import Streamed, weights_streamed
 
 PIPELINES = (
     StableVideoDiffusionPipeline,
@@ -62,8 +64,11 @@ class Applied:
         if memory is None and plan.rehash is not None:
             memory = Memory(plan.rehash, lambda: pipe.scheduler.timesteps)
         with contextlib.ExitStack() as stack:
-            stack.callback(_Forward(denoiser, "denoiser", ladder, before_slice, memory).remove)
-            stack.callback(_Forward(decoder, "decoder", ladder, before_slice).remove)
+            weights = None
+            if plan.residency == "streamed":
+                weights = stack.enter_context(weights_streamed(pipe, (denoiser, decoder)))
+            stack.callback(_Forward(denoiser, "denoiser", ladder, before_slice, memory, weights).remove)
+            stack.callback(_Forward(decoder, "decoder", ladder, before_slice, weights=weights).remove)
             if memory is not None:  # by the time of decoding its features only take room
                 hook = decoder.register_forward_pre_hook(lambda *_: memory.forget())
                 stack.callback(hook.remove)
@@ -131,24 +136,28 @@ def run_network(
     *args: object,
     memory: StepMemory | None = None,
     before_slice: Callable[[], object] = nothing,
+    weights: Streamed | None = None,
     **kwargs: object,
 ) -> object:
     """What the network's own forward does, by a plan. Lowered at every call, so it follows every change made since.
 
-    memory: of the steps before, for a plan with a rehash. before_slice: as for `apply`.
+    memory: of the steps before, for a plan with a rehash. before_slice: as for `apply`. weights: brings those of the
+        network, which are in host memory.
     Raises UnsupportedError, naming the obstacle, if the network cannot be run as a program as it stands.
     """
     family = family_of(network)
     _check_parts(network)
 
-    def execute(values: dict[str, Tensor], conditions: Conditions) -> Tensor:
-        program = family.lower(network)
+    program = family.lower(network)
+
+    def execute(program: Program, values: dict[str, Tensor], conditions: Conditions) -> Tensor:
         if memory is not None:
             timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
             return memory.execute(program, slicing, apart, timestep, values, conditions, before_slice)
         return Executor.prepare(program, slicing, apart=apart, before_slice=before_slice)(values, conditions)
 
-    return family.forward(network, execute, *args, **kwargs)
+    with contextlib.nullcontext(program) if weights is None else weights.around(network, program) as program:
+        return family.forward(network, functools.partial(execute, program), *args, **kwargs)
 
 
 def _networks(pipe: DiffusionPipeline) -> tuple[nn.Module, nn.Module]:
@@ -229,10 +238,11 @@ class _Forward:
         ladder: Ladder,
         before_slice: Callable[[], object],
         memory: StepMemory | None = None,
+        weights: Streamed | None = None,
     ) -> None:
         self._network = network
         self._before = vars(network).get(_slot(network))
-        run = functools.partial(run_network, network, memory=memory, before_slice=before_slice)
+        run = functools.partial(run_network, network, memory=memory, before_slice=before_slice, weights=weights)
         self._run = functools.partial(ladder.call, part, run)
         functools.update_wrapper(self, type(network).forward.__get__(network))
         vars(network)[_slot(network)] = self

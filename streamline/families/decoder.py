@@ -20,7 +20,7 @@ from .layers import double, project_out, require, require_open, resnet
 def lower(decoder: Decoder) -> Program:
     """Latents (rows, latent channels, height, width) -> frames (rows, 3, 8 height, 8 width)."""
     p = Builder(inputs=("sample",), block="in")
-    x = p.frames("in", lambda c, x: decoder.conv_in(x), "sample")
+    x = p.frames("in", lambda c, x: decoder.conv_in(x), "sample", of=[decoder.conv_in])
 
     p.block = "mid"
     require_open(decoder.mid_block, UNetMidBlock2D)
@@ -28,7 +28,9 @@ def lower(decoder: Decoder) -> Program:
     for layer, attention in enumerate(decoder.mid_block.attentions):
         if attention is not None:
             require(attention, Attention)
-            x = p.frames(f"mid.attention.{layer}", lambda c, x, attention=attention: attention(x, temb=None), x)
+            x = p.frames(
+                f"mid.attention.{layer}", lambda c, x, attention=attention: attention(x, temb=None), x, of=[attention]
+            )
         x = _resnet(p, f"mid.resnet.{layer + 1}", decoder.mid_block.resnets[layer + 1], x)
 
     for index, block in enumerate(decoder.up_blocks):

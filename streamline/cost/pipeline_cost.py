@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..cache import cache_folder, read_json, write_json
 from ..execution.networks import family_of
+from ..execution.streaming import other_weights, weights_of
 from ..job import Job
 from ..plan import BlockSlicing
 from .measuring import Probe, Sample, Work, metered
@@ -73,16 +74,23 @@ class PipelineCost:
         self._is_changed = False
 
     def denoise(
-        self, slicing: BlockSlicing, guidance: str, *, keep: str | None = None, given: str | None = None
+        self,
+        slicing: BlockSlicing,
+        guidance: str,
+        *,
+        keep: str | None = None,
+        given: str | None = None,
+        streamed: bool = False,
     ) -> NetworkCost:
         """One denoising step. keep: a value to be kept for the next one. given: a value kept by the one before."""
+        options = {"keep": keep, "given": given, "streamed": streamed}
         if guidance == "apart":
-            return compose_apart(self.denoiser, self.half, slicing, keep=keep, given=given)
-        return compose(self.denoiser, slicing, keep=keep, given=given)
+            return compose_apart(self.denoiser, self.half, slicing, **options)
+        return compose(self.denoiser, slicing, **options)
 
-    def decode(self, slicing: BlockSlicing) -> NetworkCost:
+    def decode(self, slicing: BlockSlicing, *, streamed: bool = False) -> NetworkCost:
         """One call of the decoder, of all frames or of a chunk of them."""
-        return compose(self.decoder, slicing)
+        return compose(self.decoder, slicing, streamed=streamed)
 
     @cached_property
     def denoiser(self) -> Table:
@@ -129,10 +137,17 @@ class PipelineCost:
             self._is_changed = True
             self._data["weights"] = {}
             for part in self.subject.configs:
-                network = self._meta(part)
-                tensors = [*network.parameters(), *network.buffers()]
-                self._data["weights"][part] = sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
+                self._data["weights"][part] = sum(tensor.nbytes for tensor in weights_of([self._meta(part)]))
         return self._data["weights"]
+
+    @cached_property
+    def encoder_weights(self) -> int:
+        """Bytes of the part of the autoencoder that encodes."""
+        if "encoder_weights" not in self._data:
+            self._is_changed = True
+            tensors = weights_of([self._meta("vae").encoder])
+            self._data["encoder_weights"] = sum(tensor.nbytes for tensor in tensors)
+        return self._data["encoder_weights"]
 
     @cached_property
     def held(self) -> Held:
@@ -194,7 +209,9 @@ class PipelineCost:
 
         network = _sliced(self._meta(part))
         data = self._data.setdefault(part, {})
-        self._tables.append(Table(family_of(network).lower(network), batch, frames, open_probe, data))
+        program = family_of(network).lower(network)
+        others = sum(tensor.nbytes for tensor in other_weights(network, program))
+        self._tables.append(Table(program, batch, frames, open_probe, data, others))
         return self._tables[-1]
 
     def _fake(self, part: str) -> nn.Module:

@@ -10,10 +10,11 @@ from networks import KINDS, random_plan
 from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
 from test_by_rows import sparing
+from test_cost import Composed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from streamline import Cancelled, Job, OutOfMemory, Plan, Rehash, apply, run
+from streamline import Cancelled, Job, OutOfMemory, Plan, Rehash, apply, load, predict, run
 from streamline.execution.apply import run_network
 from streamline.execution.cuts import find_cut
 from streamline.execution.networks import family_of
@@ -134,6 +135,33 @@ def test_memory_that_runs_out_leads_to_a_tighter_plan(case):
     with pytest.raises(OutOfMemory):
         run(pipe, job, plan, image, budget=int(0.98 * undisturbed.weights_bytes))
     assert storages(*networks_of(pipe)) == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_composed_peak_is_the_measured_one(kind, seed, record_property):
+    composed, plan = Composed(KINDS[kind](seed)), replace(random_plan(seed), residency="streamed")
+    peak = composed.cost(plan).peak_bytes
+    ratio = peak / composed.measured(plan)
+    record_property(f"error: composed to measured peak with streamed weights, {kind}", abs(ratio - 1))
+    assert 0.98 <= ratio <= 1.02
+    resident = composed.cost(replace(plan, residency="all")).peak_bytes
+    assert peak <= resident + sum(tensor.nbytes for tensor in weights_of([composed.case.network]))
+
+
+@pytest.mark.parametrize("model", ["tiny-svd", "tiny-animatediff"])
+def test_whole_pipelines_take_what_is_predicted(model, record_property):
+    """On a CPU weights are copied beside those that are there already, which is counted as it is."""
+    pipe = load(model)
+    pipe.set_progress_bar_config(disable=True)
+    image = Image.radial_gradient("L").convert("RGB") if model == "tiny-svd" else None
+    given = {} if image else {"prompt": "a red circle"}
+    job = Job.for_model(pipe, height=64, width=64, num_frames=6, num_inference_steps=3, **given)
+    plan = replace(Plan.uniform(6), residency="streamed")
+    prediction, result = predict(pipe, job, plan, device="cpu"), run(pipe, job, plan, image)
+    ratio = (prediction.peak_bytes - result.weights_bytes) / (result.peak_bytes - result.weights_bytes)
+    record_property("error: predicted to measured peak beside the host's weights, streamed", abs(ratio - 1))
+    assert 0.98 <= ratio <= 1.02
 
 
 def test_what_a_pipeline_puts_in_the_place_of_weights_stays():

@@ -11,7 +11,7 @@ import diffusers
 import transformers
 from diffusers import DiffusionPipeline
 
-from ..benchmarks import field_scores, gpu, modelled, paper, readme, results, tables, traced
+from ..benchmarks import field_scores, floors, gpu, modelled, paper, readme, results, tables, traced
 from ..benchmarks.cases import STEPS, world_cases
 from ..benchmarks.measuring import Bench, measure
 from ..errors import InputError
@@ -19,7 +19,7 @@ from ..models.catalog import load
 from .job_options import size_of
 
 BUNDLED = "tiny-animatediff,tiny-svd"
-OTHERS = ("modelled", "traced", "gpu", "all", "readme")
+OTHERS = ("modelled", "traced", "memory", "gpu", "all", "readme")
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -45,7 +45,7 @@ def bench(options: argparse.Namespace) -> str:
         raise InputError("--clips, --seeds and --steps are at least 1.")
     if options.table == "readme":
         return "\n".join(map(str, readme.write(folder=options.out)))
-    wanted = [*tables.TABLES, "modelled", "traced"] if options.table == "all" else [options.table]
+    wanted = [*tables.TABLES, "modelled", "traced", "memory"] if options.table == "all" else [options.table]
     if options.table == "table1":  # its full-size rows
         wanted.append("modelled")
     found = [result for table in wanted for result in _results(table, options)]
@@ -63,6 +63,8 @@ def _results(table: str, options: argparse.Namespace) -> Iterator[dict]:
             yield modelled.model_all(options.out / "modelled.json", options.card)
         case "traced":
             yield traced.trace_all(options.out / "traced.json")
+        case "memory":
+            yield floors.find_floors(options.out / "memory.json", options.card)
         case "gpu":
             device, path = options.device or "cuda", options.out / "gpu.json"
             yield gpu.measure_gpu(path, device, rehearse=options.rehearse, minutes=options.minutes)

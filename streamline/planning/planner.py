@@ -22,6 +22,7 @@ from ..sizes import format_bytes
 from .frontiers import Choice, frontier, pareto
 from .speeding import QUALITIES, Quality, speed_for
 
+RESIDENCIES: tuple[Residency, ...] = get_args(Residency)
 CLOSE_ENOUGH = 0.005  # a plan this much slower than the fastest is taken if it is smaller: models err by more
 
 
@@ -40,7 +41,7 @@ def candidates(costs: PipelineCost, place: Place, quality: Quality) -> tuple[Can
     """
     if quality not in QUALITIES:
         raise InputError(f"The quality is {', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}, not {quoted(quality)}.")
-    residencies = ("all",) if place.is_cpu else get_args(Residency)
+    residencies = ("all",) if place.is_cpu else RESIDENCIES
     return _worth_choosing([one for each in residencies for one in _resident(costs, place, quality, each)])
 
 

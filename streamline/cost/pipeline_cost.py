@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..cache import cache_folder, read_json, write_json
+from ..execution.apply import run_network
 from ..execution.networks import family_of
 from ..execution.streaming import other_weights, weights_of
 from ..job import Job
@@ -128,7 +129,7 @@ class PipelineCost:
         """The autoencoder's encoder on SVD's picture."""
         shape = (1, 3, self.job.height, self.job.width)
         dtype = torch.float32 if self.subject.upcasts else self.subject.dtype
-        return self._encoder("vae", lambda: torch.zeros(shape, dtype=dtype), "encoder", dtype)
+        return self._encoder("vae", lambda: torch.zeros(shape, dtype=dtype), dtype)
 
     @cached_property
     def weights(self) -> dict[str, int]:
@@ -230,18 +231,17 @@ class PipelineCost:
             self._networks[part, where] = network
         return self._networks[part, where]
 
-    def _encoder(
-        self, part: str, example: Callable[[], Tensor], child: str | None = None, dtype: torch.dtype | None = None
-    ) -> Sample:
+    def _encoder(self, part: str, example: Callable[[], Tensor], dtype: torch.dtype | None = None) -> Sample:
+        """One call of a network that encodes; that of an autoencoder is run as a program."""
         samples = self._data.setdefault("encoders", {})
         if part not in samples:
             self._is_changed = True
             with FakeTensorMode(), torch.no_grad():
                 network = self.subject.build(part)
                 cast(network, dtype or self.subject.dtype)
-                network = getattr(network, child) if child else network
                 argument = example()
-                samples[part] = metered(lambda: network(argument))[1].to_list()
+                run = partial(run_network, network.encoder, (), False) if part == "vae" else network
+                samples[part] = metered(lambda: run(argument))[1].to_list()
         return Sample.from_list(samples[part])
 
 

@@ -2,7 +2,7 @@
 
 A program knows its order, so the weights of the group that comes next are on their way while one runs: at any time
 those of two groups are on the device, and what a step skips is never sent. The networks that are called as a whole
-(text and image encoders, the autoencoder's encoder) come when they are called, and leave when another one comes.
+(encoders of text, and of what a picture shows) come when they are called, and leave when another one comes.
 
 diffusers' own group offloading waits for the blocks of a network to be called, which are opened here, and sends its
 layers anew for every slice.
@@ -18,6 +18,7 @@ import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..errors import UnsupportedError
 from .program import Program, Stage
@@ -59,6 +60,11 @@ class Streamed:
         self.device = device
         self._lent: dict[Tensor, _Lent] = {}
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def serves(self, args: tuple, kwargs: dict) -> bool:
+        """Whether a call is made on the device: on tensors elsewhere (for a preview) it is made where weights stay."""
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        return any(tensor.device.type == self.device.type for tensor in tensors)
 
     @property
     def bytes_on_device(self) -> int:
@@ -179,4 +185,9 @@ def _pieces(part: nn.Module) -> list[nn.Module]:
 
 def _bring_when_called(streamed: Streamed, piece: nn.Module) -> torch.utils.hooks.RemovableHandle:
     weights = weights_of([piece])
-    return piece.register_forward_pre_hook(lambda *_: streamed.hold(weights))
+
+    def bring(piece: nn.Module, args: tuple, kwargs: dict) -> None:
+        if streamed.serves(args, kwargs):
+            streamed.hold(weights)
+
+    return piece.register_forward_pre_hook(bring, with_kwargs=True)

@@ -15,10 +15,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from streamline import Cancelled, Job, OutOfMemory, Plan, Rehash, apply, load, predict, run
+from streamline.commands.plan import WEIGHTS
 from streamline.execution.apply import run_network
 from streamline.execution.cuts import find_cut
 from streamline.execution.networks import family_of
 from streamline.execution.streaming import Streamed, weights_of
+from streamline.planning.planner import RESIDENCIES
+from ui.models import Source
+from ui.orders import Settings
+from ui.panels import sentence
 
 COPYING = {torch.ops.aten.copy_, torch.ops.aten.empty_like, torch.ops.aten.detach, torch.ops.aten.clone}
 
@@ -162,6 +167,15 @@ def test_whole_pipelines_take_what_is_predicted(model, record_property):
     ratio = (prediction.peak_bytes - result.weights_bytes) / (result.peak_bytes - result.weights_bytes)
     record_property("error: predicted to measured peak beside the host's weights, streamed", abs(ratio - 1))
     assert 0.98 <= ratio <= 1.02
+
+
+def test_every_way_to_keep_weights_is_said_in_words(case):
+    """In the app and on the command line, each in its own; nobody has to know what is written in a plan."""
+    _, job, _ = case
+    settings = Settings("a model", Source("a model"), job)
+    said = {residency: sentence(Plan(residency=residency), settings) for residency in RESIDENCIES}
+    assert len(set(said.values())) == len(said) == len(WEIGHTS) and set(WEIGHTS) == set(RESIDENCIES)
+    assert "computer’s own memory" in said["streamed"]
 
 
 def test_what_a_pipeline_puts_in_the_place_of_weights_stays():

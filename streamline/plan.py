@@ -12,7 +12,7 @@ from .errors import PlanError, quoted
 from .sampler import Sampler
 
 Guidance = Literal["together", "apart"]
-Residency = Literal["all", "stages"]
+Residency = Literal["all", "stages", "streamed"]
 Keep = Literal["whole", "rows", "host"]
 BlockSlicing = tuple[tuple[str, "Slicing"], ...]
 
@@ -107,7 +107,9 @@ class Plan:
     guidance: "together" runs the guidance halves (and any further samples) as one batch, as diffusers does;
         "apart" runs one sample of the batch after the other, with the same result and less memory.
     residency: "all" keeps every network on the device; "stages" brings each in for its stage of the pipeline and
-        back to host memory after it. On a CPU there is no other memory, and both are the same.
+        back to host memory after it; "streamed" keeps all weights in host memory and brings those of the denoiser and
+        the decoder a few layers at a time, the next ones while some run. On a CPU there is no other memory: the first
+        two are the same, and the last makes copies that save nothing.
     rehash: which denoising steps reuse what; None computes every step in full, which is exact.
     sampler: other denoising steps than the job's, which is not exact; None takes those. `run` sees to it; inside
         `apply` the pipeline is called with `plan.sampler.arguments()`.
@@ -132,7 +134,7 @@ class Plan:
         if self.guidance not in get_args(Guidance):
             raise PlanError(f'Plan.guidance must be "together" or "apart", not {quoted(self.guidance)}.')
         if self.residency not in get_args(Residency):
-            raise PlanError(f'Plan.residency must be "all" or "stages", not {quoted(self.residency)}.')
+            raise PlanError(f'Plan.residency must be "all", "stages" or "streamed", not {quoted(self.residency)}.')
         if self.rehash is not None and not isinstance(self.rehash, Rehash):
             raise PlanError("Plan.rehash must be a Rehash, or None.")
         if self.sampler is not None and not isinstance(self.sampler, Sampler):

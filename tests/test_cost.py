@@ -20,6 +20,7 @@ from streamline.execution.apply import run_network
 from streamline.execution.cuts import find_cut
 from streamline.execution.networks import family_of
 from streamline.execution.rehash import Memory
+from streamline.execution.streaming import Streamed, other_weights
 
 CASES = [
     (kind, seed)
@@ -53,12 +54,14 @@ class Composed:
                 return Probe(self.fake, self._arguments(batch))
 
         program = family_of(self.case.network).lower(self.case.network)
-        return Table(program, batch, self.frames, open_probe, self.data)
+        others = sum(tensor.nbytes for tensor in other_weights(self.case.network, program))
+        return Table(program, batch, self.frames, open_probe, self.data, others)
 
     def cost(self, plan: Plan) -> NetworkCost:
+        streamed = plan.residency == "streamed"
         if plan.guidance == "apart":
-            return compose_apart(self.table(self.batch), self.table(1), plan.denoiser)
-        return compose(self.table(self.batch), plan.denoiser)
+            return compose_apart(self.table(self.batch), self.table(1), plan.denoiser, streamed=streamed)
+        return compose(self.table(self.batch), plan.denoiser, streamed=streamed)
 
     def traced(self, plan: Plan) -> int:
         """The peak of one run of the whole network without data."""
@@ -67,9 +70,11 @@ class Composed:
         return memory.peak_bytes
 
     def measured(self, plan: Plan) -> int:
-        """The peak with data."""
+        """The peak with data, weights not counted but for copies that come and go."""
+        apart = plan.guidance == "apart"
+        weights = Streamed(torch.device("cpu")) if plan.residency == "streamed" else None
         with torch.no_grad(), LiveTensors([self.case.network]) as memory:
-            run_network(self.case.network, plan.denoiser, plan.guidance == "apart", **self.case.arguments)
+            run_network(self.case.network, plan.denoiser, apart, weights=weights, **self.case.arguments)
         return memory.peak_bytes
 
     def _arguments(self, batch: int) -> dict:

@@ -126,6 +126,9 @@ def test_stages_itemise_their_peak(costs, model):
     weights = {stage.name: stage.weights_bytes for stage in prediction.stages}
     everything = predict(costs[model], Plan(), PLACES["card"]).stages[-1].weights_bytes
     assert all(size < everything for size in weights.values())
+    streamed = predict(costs[model], Plan(Slicing(2, 2), Slicing(2, 2), residency="streamed"), PLACES["card"])
+    assert all(stage.weights_bytes < weights[stage.name] for stage in streamed.stages[-3:])
+    assert streamed.stage("export").weights_bytes == 0
     on_cpu = predict(costs[model], Plan(residency="stages"), PLACES["cpu"])
     assert {stage.weights_bytes for stage in on_cpu.stages} == {everything}
     assert {stage.context_bytes + stage.workspace_bytes for stage in on_cpu.stages} == {0} and "CPU" in on_cpu.note

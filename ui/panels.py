@@ -130,6 +130,8 @@ def sentence(plan: streamline.Plan, settings: Settings) -> str:
         parts.append("the two halves of each step run one after the other")
     if plan.residency == "stages":
         parts.append("each part of the model is on the card only while it is needed")
+    if plan.residency == "streamed":
+        parts.append("the model waits in the computer’s own memory and comes to the card piece by piece, as it is used")
     if plan.rehash is not None:
         steps = settings.job.num_inference_steps
         full = steps - len(_reused(plan, steps))

@@ -15,7 +15,8 @@ from diffusers import UNetSpatioTemporalConditionModel
 from torch import nn
 from tqdm import tqdm
 
-from ..cost.predicting import predict
+from ..cost.pipeline_cost import PipelineCost
+from ..cost.predicting import Place, predict
 from ..cost.tracing import Trace, trace
 from ..errors import BudgetError
 from ..hardware.cards import emulate
@@ -105,10 +106,18 @@ def _chunk(network: nn.Module) -> None:
 
 
 def _with_traces(model: str, job: Job, card: str, plan: Plan, denoiser: Trace, decoder: Trace) -> tuple[int, float]:
-    """Peak and seconds of an unsliced plan, with the activations that were traced in place of the program's."""
     costs, place = situation(model, job, emulate(card))
+    try:
+        return peak_with_traces(costs, place, plan, denoiser, decoder)
+    finally:
+        costs.save()
+
+
+def peak_with_traces(
+    costs: PipelineCost, place: Place, plan: Plan, denoiser: Trace, decoder: Trace
+) -> tuple[int, float]:
+    """Peak and seconds of an unsliced plan, with the activations that were traced in place of the program's."""
     prediction = predict(costs, plan, place)
-    costs.save()
     more = {
         "denoise": denoiser.peak_bytes - costs.denoise(plan.denoiser, plan.guidance).peak_bytes,
         "decode": decoder.peak_bytes - costs.decode(plan.decoder).peak_bytes,

@@ -21,6 +21,7 @@ MARKED = re.compile(r"(<!-- bench:(\w+) -->\n)(.*?)(<!-- /bench:\2 -->)", re.DOT
 PICTURE = "frontier.png"
 GIB = 2**30
 PLANS = ("original", "fine-together", "fine-apart")
+BY_RESIDENCY = "all resident", "by stages", "goal", "streamed", "goal"
 BESIDE_MODELLED = "peak, GiB", "seconds", "the paper's peak, GB", "the paper's seconds"
 
 
@@ -92,6 +93,36 @@ def _traced_rows(result: Mapping) -> Iterator[tuple[str, ...]]:
         yield f"{model}, {frames} frames", *(f"{peak / GIB:.2f}" for peak in (*step, *decode))
 
 
+def _memory(found: Sequence[Mapping]) -> str:
+    return "\n\n".join(_memory_table(result) for result in found)
+
+
+def _memory_table(result: Mapping) -> str:
+    rows = [("model", "size", "original", *BY_RESIDENCY, "streamed, s", "original, s")]
+    for row in result["rows"]:
+        job, goals = row["job"], row["goals"]
+        peaks = {name: row[name]["peak_bytes"] for name in ("all", "stages", "streamed")}
+        rows.append(
+            (
+                f"{row['model']}, {job['num_frames']} frames",
+                f"{job['height']}x{job['width']}",
+                f"{row['original']['peak_bytes'] / GIB:.1f}",
+                f"{peaks['all'] / GIB:.2f}",
+                *(
+                    text
+                    for name in ("stages", "streamed")
+                    for text in (
+                        f"{peaks[name] / GIB:.2f}",
+                        "–" if goals[name] is None else f"{goals[name] / GIB:.1f}",
+                    )
+                ),
+                *(f"{row[name]['seconds']:.0f}" for name in ("streamed", "original")),
+            )
+        )
+    card = result["modelled_device"]["name"]
+    return f"Seconds modelled for an {card}, 25 steps, {result['date']}:\n\n{as_markdown(rows)}"
+
+
 def _gpu(found: Sequence[Mapping]) -> str:
     return "\n\n".join(_gpu_table(result) for result in found) or "Not measured yet: no GPU was at hand."
 
@@ -125,6 +156,7 @@ BLOCKS: dict[str, Callable[[Sequence[Mapping]], str]] = {
     "frontier": _frontier,
     "modelled": _modelled,
     "traced": _traced,
+    "memory": _memory,
     "gpu": _gpu,
     "calibrated": lambda _: calibrated(),  # from assets/rehash
 }

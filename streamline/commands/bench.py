@@ -12,7 +12,7 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 
-from ..benchmarks import gpu, modelled, paper, readme, results, tables, traced
+from ..benchmarks import floors, gpu, modelled, paper, readme, results, tables, traced
 from ..benchmarks.cases import STEPS, plain_cases, world_cases
 from ..benchmarks.field_scores import has_fvd
 from ..benchmarks.measuring import Bench, measure
@@ -24,7 +24,7 @@ from .job_options import size_of
 BUNDLED = ("tiny-animatediff", "tiny-svd")
 MIDDLE_MODELS = {"middle-animatediff": "animatediff", "middle-svd": "svd"}  # of random weights, with fewer channels
 MIDDLE_SIZE, MIDDLE_STEPS, MIDDLE_CLIPS = (256, 256), 3, 3
-OTHERS = ("modelled", "traced", "gpu", "all", "readme")
+OTHERS = ("modelled", "traced", "memory", "gpu", "all", "readme")
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -51,7 +51,7 @@ def bench(options: argparse.Namespace) -> str:
         raise InputError("--clips, --seeds and --steps are at least 1.")
     if options.table == "readme":
         return "\n".join(map(str, readme.write(folder=options.out)))
-    wanted = [*tables.TABLES, "modelled", "traced"] if options.table == "all" else [options.table]
+    wanted = [*tables.TABLES, "modelled", "traced", "memory"] if options.table == "all" else [options.table]
     if options.table == "table1":  # its full-size rows
         wanted.append("modelled")
     found = [result for table in wanted for result in _results(table, options)]
@@ -68,6 +68,8 @@ def _results(table: str, options: argparse.Namespace) -> Iterator[dict]:
             yield modelled.model_all(options.out / "modelled.json", options.card)
         case "traced":
             yield traced.trace_all(options.out / "traced.json")
+        case "memory":
+            yield floors.find_floors(options.out / "memory.json", options.card)
         case "gpu":
             device, path = options.device or "cuda", options.out / "gpu.json"
             yield gpu.measure_gpu(path, device, rehearse=options.rehearse, minutes=options.minutes)

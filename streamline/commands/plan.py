@@ -14,6 +14,11 @@ from .report import table
 from .situation_options import add_situation_options, situation_of
 
 BAR = 30  # characters for the largest stage
+WEIGHTS = {
+    "all": "on the device throughout",
+    "stages": "on the device for their stage",
+    "streamed": "streamed from host memory",
+}
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -73,7 +78,7 @@ def _slices_table(plan: Plan) -> str:
     for name, slicing in (("denoiser", plan.denoiser), ("decoder", plan.decoder)):
         blocks = [f"{block} {one.frames}/{one.pixels}" for block, one in slicing if max(one.frames, one.pixels) > 1]
         lines.append(f"{name} slices of frames/pixels: {', '.join(blocks) or 'none'}")
-    return "\n".join([*lines, f"guidance {plan.guidance}, weights resident: {plan.residency}"])
+    return "\n".join([*lines, f"guidance {plan.guidance}, weights {WEIGHTS[plan.residency]}"])
 
 
 def _too_small(error: BudgetError, options: argparse.Namespace) -> str:

@@ -7,11 +7,13 @@ is the highest of its groups, its work is the sum over them. Nothing is run, so 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..execution.executor import Group, group_stages
 from ..execution.program import Axis
 from ..execution.slicing import bounds
+from ..execution.streaming import stage_weights
 from ..plan import BlockSlicing
 from .measuring import INSIDE, NATURAL, PACKED, Sample, Value, Work
 from .rows_cost import State, run_by_rows
@@ -23,12 +25,20 @@ class GroupCost:
     """One group of stages.
 
     peak_bytes: the most that is alive while it runs. largest_convolution_bytes: as in Sample.
+    weights_bytes: of streamed weights that are on the device meanwhile. coming_bytes: the part of them that is sent
+    while it runs, for the group that follows.
     """
 
     group: Group
     peak_bytes: float
     largest_convolution_bytes: float
     work: Work
+    weights_bytes: int = 0
+    coming_bytes: int = 0
+
+    def total_bytes(self, share: float) -> float:
+        """With streamed weights, and with workspace as in `NetworkCost.worst`."""
+        return self.peak_bytes + self.weights_bytes + share * self.largest_convolution_bytes
 
 
 @dataclass(frozen=True)
@@ -36,59 +46,93 @@ class NetworkCost:
     """One call of a network under one slicing. Bytes are of activations, without weights and arguments.
 
     held_bytes: what is alive around every group, to be added to its peak. head_bytes: the peak before the first.
+    head_weights_bytes: of streamed weights that are there before the first group. first_bytes: of those that it needs.
+    passes: how often the groups run, each time from the first one on.
     """
 
     held_bytes: float
     head_bytes: float
     work: Work
     groups: tuple[GroupCost, ...]
+    head_weights_bytes: int = 0
+    first_bytes: int = 0
+    passes: int = 1
 
     @property
     def peak_bytes(self) -> int:
-        return round(
-            max(self.head_bytes, self.held_bytes + max((group.peak_bytes for group in self.groups), default=0))
-        )
+        """Of activations, and of weights that come and go."""
+        activations, _, weights = self.worst(0.0)
+        return activations + weights
 
-    def peak_with_workspace(self, share: float) -> tuple[int, int]:
-        """Activations and workspace at the worst moment of both.
+    def worst(self, share: float) -> tuple[int, int, int]:
+        """Activations, workspace and streamed weights at the worst moment of all three.
 
         share: of what the largest convolution reads and writes, that a library takes as its workspace.
         """
-        if not self.groups:  # on a step that reuses the network's output
-            return self.peak_bytes, 0
-        worst = max(self.groups, key=lambda group: group.peak_bytes + share * group.largest_convolution_bytes)
-        inside = round(self.held_bytes + worst.peak_bytes), round(share * worst.largest_convolution_bytes)
-        return max(inside, (round(self.head_bytes), 0), key=sum)
+        moments = [(round(self.head_bytes), 0, self.head_weights_bytes)]
+        if self.groups:  # there are none on a step that reuses the network's output
+            worst = max(self.groups, key=lambda one: one.total_bytes(share))
+            workspace = round(share * worst.largest_convolution_bytes)
+            moments.append((round(self.held_bytes + worst.peak_bytes), workspace, worst.weights_bytes))
+        return max(moments, key=sum)
+
+    def waiting(self, rate: float, seconds: Callable[[Work], float]) -> float:
+        """Seconds that computing waits for streamed weights. rate: bytes a second. seconds: of a group's work."""
+        if not self.head_weights_bytes and not self.first_bytes:
+            return 0.0
+        late = sum(max(0.0, one.coming_bytes / rate - seconds(one.work)) for one in self.groups)
+        return self.head_weights_bytes / rate + self.passes * (self.first_bytes / rate + late)
 
 
-def compose(table: Table, slicing: BlockSlicing, *, keep: str | None = None, given: str | None = None) -> NetworkCost:
+def compose(
+    table: Table, slicing: BlockSlicing, *, keep: str | None = None, given: str | None = None, streamed: bool = False
+) -> NetworkCost:
     """One call with all samples of the batch together.
 
     keep: a value that outlives the call, which reads it last. given: a value bound from outside and not counted,
-    as on a step that reuses it.
+    as on a step that reuses it. streamed: weights come group by group (execution/streaming.py).
     """
     program = table.program.bind([given]) if given else table.program
     held = Held(table, program.inputs, frozenset((program.output, keep)))
     groups = tuple(held.run(group) for group in group_stages(replace(program, kept=keep), slicing))
     work = sum((cost.work for cost in groups), table.head.work)
-    return NetworkCost(table.held_bytes, table.head.peak_bytes, work, groups)
+    cost = NetworkCost(table.held_bytes, table.head.peak_bytes, work, groups)
+    return _with_streamed_weights(cost, table.other_weights_bytes) if streamed else cost
 
 
 def compose_apart(
-    together: Table, sample: Table, slicing: BlockSlicing, *, keep: str | None = None, given: str | None = None
+    together: Table,
+    sample: Table,
+    slicing: BlockSlicing,
+    *,
+    keep: str | None = None,
+    given: str | None = None,
+    streamed: bool = False,
 ) -> NetworkCost:
     """One call with the samples one after the other.
 
     together: of the whole batch, whose embeddings and result are held; sample: of one sample.
     """
     if together.batch == 1:
-        return compose(together, slicing, keep=keep, given=given)
-    cost = compose(sample, slicing, keep=keep, given=given)
+        return compose(together, slicing, keep=keep, given=given, streamed=streamed)
+    cost = compose(sample, slicing, keep=keep, given=given, streamed=streamed)
     # The result of the first sample is held until that of the second replaces it, and so is what it keeps.
     held = together.held_bytes + together.output_bytes + sample.output_bytes
     held += sample.values[keep].nbytes * (together.batch - 1) if keep else 0
     each = sum((group.work for group in cost.groups), Work())
-    return NetworkCost(held, together.head.peak_bytes, together.head.work + each * together.batch, cost.groups)
+    work = together.head.work + each * together.batch
+    return replace(cost, held_bytes=held, head_bytes=together.head.peak_bytes, work=work, passes=together.batch)
+
+
+def _with_streamed_weights(cost: NetworkCost, head_bytes: int) -> NetworkCost:
+    """Beside the weights of every group, those of the next are on the device: they come while it runs."""
+    used = [{id(tensor): tensor.nbytes for tensor in stage_weights(one.group.stages)} for one in cost.groups]
+    groups = []
+    for one, now, ahead in zip(cost.groups, used, [*used[1:], {}], strict=True):
+        coming = sum(size for tensor, size in ahead.items() if tensor not in now)
+        groups.append(replace(one, weights_bytes=sum(now.values()) + coming, coming_bytes=coming))
+    first = sum(used[0].values()) if used else 0
+    return replace(cost, groups=tuple(groups), head_weights_bytes=head_bytes, first_bytes=first)
 
 
 class Held:

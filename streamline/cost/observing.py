@@ -35,6 +35,8 @@ def keep_observation(
     """
     if type(pipe) not in (StableVideoDiffusionPipeline, AnimateDiffPipeline):
         return
+    if plan.residency == "streamed":  # its seconds may be the link's to host memory, not the device's
+        return
     subject = Subject.of(pipe)
     costs = PipelineCost(subject, job)
     if not costs.is_known:

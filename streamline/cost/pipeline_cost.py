@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..cache import cache_folder, read_json, write_json
+from ..execution.apply import run_network
 from ..execution.networks import family_of
+from ..execution.streaming import other_weights, weights_of
 from ..job import Job
 from ..plan import BlockSlicing
 from .measuring import Probe, Sample, Work, metered
@@ -73,16 +75,23 @@ class PipelineCost:
         self._is_changed = False
 
     def denoise(
-        self, slicing: BlockSlicing, guidance: str, *, keep: str | None = None, given: str | None = None
+        self,
+        slicing: BlockSlicing,
+        guidance: str,
+        *,
+        keep: str | None = None,
+        given: str | None = None,
+        streamed: bool = False,
     ) -> NetworkCost:
         """One denoising step. keep: a value to be kept for the next one. given: a value kept by the one before."""
+        options = {"keep": keep, "given": given, "streamed": streamed}
         if guidance == "apart":
-            return compose_apart(self.denoiser, self.half, slicing, keep=keep, given=given)
-        return compose(self.denoiser, slicing, keep=keep, given=given)
+            return compose_apart(self.denoiser, self.half, slicing, **options)
+        return compose(self.denoiser, slicing, **options)
 
-    def decode(self, slicing: BlockSlicing) -> NetworkCost:
+    def decode(self, slicing: BlockSlicing, *, streamed: bool = False) -> NetworkCost:
         """One call of the decoder, of all frames or of a chunk of them."""
-        return compose(self.decoder, slicing)
+        return compose(self.decoder, slicing, streamed=streamed)
 
     @cached_property
     def denoiser(self) -> Table:
@@ -120,7 +129,7 @@ class PipelineCost:
         """The autoencoder's encoder on SVD's picture."""
         shape = (1, 3, self.job.height, self.job.width)
         dtype = torch.float32 if self.subject.upcasts else self.subject.dtype
-        return self._encoder("vae", lambda: torch.zeros(shape, dtype=dtype), "encoder", dtype)
+        return self._encoder("vae", lambda: torch.zeros(shape, dtype=dtype), dtype)
 
     @cached_property
     def weights(self) -> dict[str, int]:
@@ -129,10 +138,17 @@ class PipelineCost:
             self._is_changed = True
             self._data["weights"] = {}
             for part in self.subject.configs:
-                network = self._meta(part)
-                tensors = [*network.parameters(), *network.buffers()]
-                self._data["weights"][part] = sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
+                self._data["weights"][part] = sum(tensor.nbytes for tensor in weights_of([self._meta(part)]))
         return self._data["weights"]
+
+    @cached_property
+    def encoder_weights(self) -> int:
+        """Bytes of the part of the autoencoder that encodes."""
+        if "encoder_weights" not in self._data:
+            self._is_changed = True
+            tensors = weights_of([self._meta("vae").encoder])
+            self._data["encoder_weights"] = sum(tensor.nbytes for tensor in tensors)
+        return self._data["encoder_weights"]
 
     @cached_property
     def held(self) -> Held:
@@ -194,7 +210,9 @@ class PipelineCost:
 
         network = _sliced(self._meta(part))
         data = self._data.setdefault(part, {})
-        self._tables.append(Table(family_of(network).lower(network), batch, frames, open_probe, data))
+        program = family_of(network).lower(network)
+        others = sum(tensor.nbytes for tensor in other_weights(network, program))
+        self._tables.append(Table(program, batch, frames, open_probe, data, others))
         return self._tables[-1]
 
     def _fake(self, part: str) -> nn.Module:
@@ -213,18 +231,17 @@ class PipelineCost:
             self._networks[part, where] = network
         return self._networks[part, where]
 
-    def _encoder(
-        self, part: str, example: Callable[[], Tensor], child: str | None = None, dtype: torch.dtype | None = None
-    ) -> Sample:
+    def _encoder(self, part: str, example: Callable[[], Tensor], dtype: torch.dtype | None = None) -> Sample:
+        """One call of a network that encodes; that of an autoencoder is run as a program."""
         samples = self._data.setdefault("encoders", {})
         if part not in samples:
             self._is_changed = True
             with FakeTensorMode(), torch.no_grad():
                 network = self.subject.build(part)
                 cast(network, dtype or self.subject.dtype)
-                network = getattr(network, child) if child else network
                 argument = example()
-                samples[part] = metered(lambda: network(argument))[1].to_list()
+                run = partial(run_network, network.encoder, (), False) if part == "vae" else network
+                samples[part] = metered(lambda: run(argument))[1].to_list()
         return Sample.from_list(samples[part])
 
 

@@ -52,6 +52,11 @@ class Place:
         moved = work.moved_bytes / self.rates.bandwidth + work.sent_bytes / HOST_BYTES_PER_SECOND
         return products + moved, work.calls * self.rates.launch_seconds
 
+    def network_seconds(self, cost: NetworkCost, dtype: torch.dtype, stage: str) -> float:
+        """Of one call, streamed weights included."""
+        waiting = cost.waiting(HOST_BYTES_PER_SECOND, lambda work: self.seconds(work, dtype, stage))
+        return self.seconds(cost.work, dtype, stage) + waiting
+
     def workspace_share(self, dtype: torch.dtype) -> float:
         return 0.0 if self.is_cpu or dtype.itemsize >= 4 else HALF_CONVOLUTION_WORKSPACE
 
@@ -63,8 +68,9 @@ class Place:
 def resident_bytes(costs: PipelineCost, residency: str, place: Place) -> dict[str, int]:
     """Bytes of weights on the device by stage.
 
-    Follows diffusers' enable_model_cpu_offload: a network comes in when it is called, and the one before it in the
-    pipeline's order leaves then. SVD's autoencoder comes in to encode the picture and stays till the end.
+    By stages follows diffusers' enable_model_cpu_offload: a network comes in when it is called, and the one before it
+    in the pipeline's order leaves then. SVD's autoencoder comes in to encode the picture and stays till the end.
+    Of streamed weights, those that come and go within a network's call are not among them.
     """
     weights = costs.weights
     everything = dict.fromkeys(stage_names(costs), sum(weights.values()))
@@ -83,9 +89,21 @@ def resident_bytes(costs: PipelineCost, residency: str, place: Place) -> dict[st
                 "decode": weights["vae"],
             }
         everything |= resident | {"denoise, rehash": resident["denoise"], "export": resident["decode"]}
+    if residency == "streamed":
+        in_host_memory = 0 if not place.is_cpu else sum(weights.values())
+        return {name: in_host_memory + called_whole(costs).get(name, 0) for name in everything}
     if costs.subject.upcasts:  # the autoencoder is in float32 meanwhile
         everything["encode frame"] += weights["vae"]
     return everything
+
+
+def called_whole(costs: PipelineCost) -> dict[str, int]:
+    """Bytes of the networks that come and go as a whole where weights are streamed (execution/streaming.py)."""
+    weights = costs.weights
+    if costs.subject.kind == "svd":
+        widened = 2 if costs.subject.upcasts else 1  # it is in float32 then
+        return {"encode image": weights["image_encoder"], "encode frame": widened * costs.encoder_weights}
+    return {"encode text": weights["text_encoder"]}
 
 
 def stage_names(costs: PipelineCost) -> tuple[str, ...]:
@@ -101,15 +119,25 @@ def predict(costs: PipelineCost, plan: Plan, place: Place) -> Prediction:
     dtype = subject.dtype
     resident = resident_bytes(costs, plan.residency, place)
     share = place.workspace_share(dtype)
+    streamed = plan.residency == "streamed"
 
-    def stage(name: str, count: int, around: int, activations: int, convolutions: int, seconds: float, kept: int = 0):
+    def stage(
+        name: str,
+        count: int,
+        around: int,
+        activations: int,
+        convolutions: int,
+        seconds: float,
+        kept: int = 0,
+        weights: int = 0,
+    ) -> StagePrediction:
         activations += around
         correction = place.correction.memory
         return StagePrediction(
             name=name,
             count=count,
             seconds=seconds * count,
-            weights_bytes=resident[name],
+            weights_bytes=resident[name] + weights,
             activation_bytes=round(activations * correction),
             kept_bytes=kept,
             workspace_bytes=place.workspace(activations, convolutions),
@@ -123,9 +151,9 @@ def predict(costs: PipelineCost, plan: Plan, place: Place) -> Prediction:
 
     def network(name: str, count: int, around: int, cost: NetworkCost, kept: int = 0, inside: int = 0):
         """inside: the part of what is kept that the cost holds already."""
-        activations, convolutions = cost.peak_with_workspace(share)
-        seconds = place.seconds(cost.work, dtype, name.split(",")[0])
-        return stage(name, count, around, activations - inside, convolutions, seconds, kept)
+        activations, convolutions, weights = cost.worst(share)
+        seconds = place.network_seconds(cost, dtype, name.split(",")[0])
+        return stage(name, count, around, activations - inside, convolutions, seconds, kept, weights)
 
     stages = []
     if subject.kind == "svd":
@@ -137,24 +165,24 @@ def predict(costs: PipelineCost, plan: Plan, place: Place) -> Prediction:
 
     steps = plan.steps(job.num_inference_steps)
     if plan.rehash is None:
-        cost = costs.denoise(plan.denoiser, plan.guidance)
+        cost = costs.denoise(plan.denoiser, plan.guidance, streamed=streamed)
         stages.append(network("denoise", steps, held.denoise, cost))
     else:
         cut = find_cut(costs.denoiser.program, plan.rehash.cut)
         full = plan.rehash.count_full(steps)
         feature, before = kept_bytes(costs.denoiser.values[cut], plan.rehash)
-        cost = costs.denoise(plan.denoiser, plan.guidance, keep=cut)
+        cost = costs.denoise(plan.denoiser, plan.guidance, keep=cut, streamed=streamed)
         stages.append(network("denoise", full, held.denoise, cost, feature + before, inside=feature))
         if full < steps:
-            cost = costs.denoise(plan.denoiser, plan.guidance, given=cut)
+            cost = costs.denoise(plan.denoiser, plan.guidance, given=cut, streamed=streamed)
             moved = feature if before else 0  # the extrapolated feature itself
             stages.append(network("denoise, rehash", steps - full, held.denoise, cost, feature + before + moved))
-    stages.append(network("decode", costs.decodes, held.decode, costs.decode(plan.decoder)))
+    stages.append(network("decode", costs.decodes, held.decode, costs.decode(plan.decoder, streamed=streamed)))
     seconds = place.seconds(export_work(job), torch.float32, "decode")
     stages.append(stage("export", 1, held.export, 0, 0, seconds))
 
-    if plan.residency == "stages" and not place.is_cpu:
-        stages = [_with_transfer(one, costs) for one in stages]
+    if plan.residency != "all" and not place.is_cpu:
+        stages = [_with_transfer(one, costs, plan.residency) for one in stages]
     known = place.correction.exact(plan)
     tag = "measured here" if known else place.correction.tag
     memory_band, seconds_band = BANDS[tag]
@@ -174,16 +202,17 @@ def _without_host(slicing: BlockSlicing) -> BlockSlicing:
     return tuple((block, replace(one, keep="rows") if one.keep == "host" else one) for block, one in slicing)
 
 
-def _with_transfer(stage: StagePrediction, costs: PipelineCost) -> StagePrediction:
-    """Bringing weights in before a stage, once; what goes out was never changed, but is copied all the same."""
-    brought = {
-        "encode image": "image_encoder",
-        "encode text": "text_encoder",
-        "encode frame": "vae",
-        "denoise": "unet",
-        "decode": None if costs.subject.kind == "svd" else "vae",
-    }.get(stage.name)
-    if brought is None:
-        return stage
-    seconds = 2 * costs.weights[brought] / HOST_BYTES_PER_SECOND
-    return StagePrediction(**{**vars(stage), "seconds": stage.seconds + seconds})
+def _with_transfer(stage: StagePrediction, costs: PipelineCost, residency: str) -> StagePrediction:
+    """Bringing weights in before a stage, once. By stages, what goes out is copied too, though it never changed."""
+    if residency == "streamed":
+        sent = called_whole(costs).get(stage.name, 0)
+    else:
+        brought = {
+            "encode image": "image_encoder",
+            "encode text": "text_encoder",
+            "encode frame": "vae",
+            "denoise": "unet",
+            "decode": None if costs.subject.kind == "svd" else "vae",
+        }.get(stage.name)
+        sent = 0 if brought is None else 2 * costs.weights[brought]
+    return replace(stage, seconds=stage.seconds + sent / HOST_BYTES_PER_SECOND)

@@ -23,6 +23,7 @@ class ScaledTable:
     def __init__(self, table: Table, frames: int, height: float, width: float) -> None:
         """frames: of one call. height, width: as shares of what they are in the table."""
         self.program, self.batch = table.program, table.batch
+        self.other_weights_bytes = table.other_weights_bytes
         self._table, self._height, self._width = table, height, width
         self._frames, self._pixels = frames / table.frames, height * width
         self.head = _times(table.head, self._frames * self._pixels)
@@ -73,7 +74,7 @@ class ScaledCost(PipelineCost):
         """job: with guidance, or without it, as the known one."""
         super().__init__(known.subject, job, known.folder)
         self._known = known
-        self.condition, self.weights = known.condition, known.weights
+        self.condition, self.weights, self.encoder_weights = known.condition, known.weights, known.encoder_weights
         self.encode = _times(known.encode, self.height * self.width / (known.height * known.width))
 
     def _table(self, part: str, batch: int, frames: int) -> ScaledTable:

@@ -28,12 +28,22 @@ class Table:
     is_changed: whether something was measured that `data` did not have.
     """
 
-    def __init__(self, program: Program, batch: int, frames: int, open_probe: Callable[[], Probe], data: dict) -> None:
+    def __init__(
+        self,
+        program: Program,
+        batch: int,
+        frames: int,
+        open_probe: Callable[[], Probe],
+        data: dict,
+        other_weights_bytes: int = 0,
+    ) -> None:
         """open_probe: makes the network on fake tensors, which takes a second; called when something is not known.
 
-        data: what is known, plain data to be kept; added to in place.
+        data: what is known, plain data to be kept; added to in place. other_weights_bytes: of weights that no stage
+        uses.
         """
         self.program, self.batch, self.frames = program, batch, frames
+        self.other_weights_bytes = other_weights_bytes
         self.is_changed = False
         self._open_probe = open_probe
         self._probe: Probe | None = None

@@ -15,6 +15,7 @@ from ..execution.networks import family_of
 from ..hardware.live_tensors import LiveTensors
 from ..models import published
 from ..plan import BlockSlicing, Plan
+from .subject import Subject
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Trace:
 
 
 def trace(
-    model: str | DiffusionPipeline,
+    model: str | Subject | DiffusionPipeline,
     *,
     height: int,
     width: int,
@@ -44,8 +45,8 @@ def trace(
 ) -> dict[str, Trace]:
     """Run one denoising step and one decode on tensors without data, by the code that runs with data.
 
-    model: a published model by name ("svd", "svd-xt", "animatediff"), or a pipeline; of a pipeline only the
-        configurations are used, so adapters loaded into it are not seen.
+    model: a published model by name ("svd", "svd-xt", "animatediff"), or a pipeline, or what is planned for; of a
+        pipeline only the configurations are used, so adapters loaded into it are not seen.
     height, width: of the video in pixels. plan: None for the networks as they are.
     batch: samples in one call of the UNet, 2 where guidance needs two halves; the decoder is given one video.
     prepare: called with the UNet before it runs, to switch on what diffusers itself has for saving memory.
@@ -76,7 +77,9 @@ def _trace(network: nn.Module, slicing: BlockSlicing | None, plan: Plan | None, 
     return Trace(memory.peak_bytes, memory.weights_bytes, memory.calls, tuple(memory.timeline))
 
 
-def _networks(model: str | DiffusionPipeline) -> tuple[nn.Module, nn.Module]:
+def _networks(model: str | Subject | DiffusionPipeline) -> tuple[nn.Module, nn.Module]:
+    if isinstance(model, Subject):
+        return model.build("unet"), model.build("vae")
     if isinstance(model, str):
         return published.build(model, "unet"), published.build(model, "vae")
     return tuple(type(part).from_config(part.config).eval() for part in (model.unet, model.vae))

@@ -20,6 +20,7 @@ from diffusers import (
     StableVideoDiffusionPipeline,
 )
 from diffusers.models.attention_processor import Attention
+from diffusers.models.autoencoders.vae import Encoder
 from diffusers.utils.torch_utils import is_compiled_module
 from torch import Tensor, nn
 
@@ -27,10 +28,12 @@ from ..errors import UnsupportedError
 from ..plan import BlockSlicing, Plan
 from .conditions import Conditions
 from .executor import Executor, nothing
-from .ladder import Ladder, Part, Tightened, ignore
+from .ladder import Ladder, Tightened, ignore
 from .networks import family_of
+from .program import Program
 from .rehash import Memory, StepMemory
 from .residency import can_move_weights, weights_by_stages
+from .streaming import Streamed, weights_streamed
 
 PIPELINES = (
     StableVideoDiffusionPipeline,
@@ -66,13 +69,25 @@ class Applied:
     ) -> None:
         self.pipe = pipe
         self._ladder = ladder = Ladder(plan, on_rung)
-        denoiser, decoder = _networks(pipe)
+        networks = denoiser, decoder = _networks(pipe)
+        encoder = _encoder(pipe)
         # A scheduler makes a new list of timesteps for every run.
         if memory is None and plan.rehash is not None:
             memory = Memory(plan.rehash, lambda: pipe.scheduler.timesteps)
         with contextlib.ExitStack() as stack:
-            stack.callback(_Forward(denoiser, "denoiser", ladder, before_slice, memory, around_step).remove)
-            stack.callback(_Forward(decoder, "decoder", ladder, before_slice).remove)
+            weights = None
+            if plan.residency == "streamed":
+                opened = networks if encoder is None else (*networks, encoder)
+                weights = stack.enter_context(weights_streamed(pipe, opened))
+
+            def install(network: nn.Module, call: Callable[..., object], memory: StepMemory | None = None) -> None:
+                run = functools.partial(run_network, network, memory=memory, before_slice=before_slice, weights=weights)
+                stack.callback(_Forward(network, functools.partial(call, run)).remove)
+
+            install(denoiser, functools.partial(around_step, functools.partial(ladder.call, "denoiser")), memory)
+            install(decoder, functools.partial(ladder.call, "decoder"))
+            if encoder is not None:
+                install(encoder, lambda run, *args, **kwargs: run((), False, *args, **kwargs))
             if memory is not None:  # by the time of decoding its features only take room
                 hook = decoder.register_forward_pre_hook(lambda *_: memory.forget())
                 stack.callback(hook.remove)
@@ -121,10 +136,11 @@ def apply(
 ) -> Applied:
     """Run a pipeline's UNet and decoder by a plan until restored; use it in a `with` statement.
 
-    Everything else about the pipeline stays as it is: schedulers, callbacks, LoRA, attention processors and
-    `enable_model_cpu_offload` work as before, whether set before or after. torch hooks on the parts of a network
-    are called once a slice, and see one slice at a time. When memory runs out in a call of either network, it is made
-    again by a tighter plan, which stays; after the last one OutOfMemory is raised.
+    Its encoder of pictures takes less memory too, where it is as diffusers made it. Everything else about the pipeline
+    stays as it is: schedulers, callbacks, LoRA, attention processors and `enable_model_cpu_offload` work as before,
+    whether set before or after. torch hooks on the parts of a network are called once a slice, and see one slice at a
+    time. When memory runs out in a call of either network, it is made again by a tighter plan, which stays; after the
+    last one OutOfMemory is raised.
 
     before_slice: called before every slice; an exception it raises ends the pipeline's call there.
     memory: what runs the denoiser's steps, in place of what the plan's rehash asks for; for calibration.
@@ -156,29 +172,48 @@ def run_network(
     *args: object,
     memory: StepMemory | None = None,
     before_slice: Callable[[], object] = nothing,
+    weights: Streamed | None = None,
     **kwargs: object,
 ) -> object:
     """What the network's own forward does, by a plan. Lowered at every call, so it follows every change made since.
 
-    memory: of the steps before, for a plan with a rehash. before_slice: as for `apply`.
+    memory: of the steps before, for a plan with a rehash. before_slice: as for `apply`. weights: brings those of the
+        network, which are in host memory.
     Raises UnsupportedError, naming the obstacle, if the network cannot be run as a program as it stands.
     """
     family = family_of(network)
     _check_parts(network)
 
-    def execute(values: dict[str, Tensor], conditions: Conditions) -> Tensor:
-        program = family.lower(network)
+    program = family.lower(network)
+
+    def execute(program: Program, values: dict[str, Tensor], conditions: Conditions) -> Tensor:
         if memory is not None:
             timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
             return memory.execute(program, slicing, apart, timestep, values, conditions, before_slice)
         return Executor.prepare(program, slicing, apart=apart, before_slice=before_slice)(values, conditions)
 
-    return family.forward(network, execute, *args, **kwargs)
+    is_streamed = weights is not None and weights.serves(args, kwargs)
+    with weights.around(network, program) if is_streamed else contextlib.nullcontext(program) as program:
+        return family.forward(network, functools.partial(execute, program), *args, **kwargs)
 
 
 def _networks(pipe: DiffusionPipeline) -> tuple[nn.Module, nn.Module]:
     """What a plan is for: the denoiser and the decoder (or the autoencoder itself, to be refused by its name)."""
     return pipe.unet, getattr(pipe.vae, "decoder", pipe.vae)
+
+
+def _encoder(pipe: DiffusionPipeline) -> nn.Module | None:
+    """The autoencoder's encoder, where it can be run as a program, which takes less memory; else it stays as it is."""
+    encoder = getattr(pipe.vae, "encoder", None)
+    if type(encoder) is not Encoder:
+        return None
+    try:
+        _check_replaceable(encoder)
+        _check_parts(encoder)
+        family_of(encoder).lower(encoder)
+    except UnsupportedError:
+        return None
+    return encoder
 
 
 def _check_replaceable(network: nn.Module) -> None:
@@ -247,19 +282,11 @@ class _Forward:
     Whoever still holds it after it was removed gets the network's own forward.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        part: Part,
-        ladder: Ladder,
-        before_slice: Callable[[], object],
-        memory: StepMemory | None = None,
-        around: Around = directly,
-    ) -> None:
+    def __init__(self, network: nn.Module, run: Callable[..., object]) -> None:
+        """run: takes what the forward takes, in its place."""
         self._network = network
         self._before = vars(network).get(_slot(network))
-        run = functools.partial(run_network, network, memory=memory, before_slice=before_slice)
-        self._run = functools.partial(around, functools.partial(ladder.call, part, run))
+        self._run = run
         functools.update_wrapper(self, type(network).forward.__get__(network))
         vars(network)[_slot(network)] = self
 

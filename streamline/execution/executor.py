@@ -155,7 +155,10 @@ class Executor:
             values[self.bound] = features[index]
         owned: set[str] = set()
         final = {self.program.output, self.program.kept}
-        for group in self.groups:
+        for position, group in enumerate(self.groups):
+            if self.program.hold is not None:
+                ahead = self.groups[position + 1].stages if position + 1 < len(self.groups) else ()
+                self.program.hold(group.stages, ahead)
             count = _count(group, values)
             if count > 1 and group.keep != "whole":
                 run_by_rows(group, values, conditions, self.before_slice, final)

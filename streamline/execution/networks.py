@@ -8,11 +8,11 @@ from typing import Any
 
 from diffusers import UNetMotionModel, UNetSpatioTemporalConditionModel
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import TemporalDecoder
-from diffusers.models.autoencoders.vae import Decoder
+from diffusers.models.autoencoders.vae import Decoder, Encoder
 from torch import nn
 
 from ..errors import UnsupportedError
-from ..families import decoder, motion, spatio_temporal, temporal_decoder
+from ..families import decoder, encoder, motion, spatio_temporal, temporal_decoder
 from .program import Program
 
 
@@ -37,6 +37,7 @@ FAMILIES: dict[type[nn.Module], Family] = {
     TemporalDecoder: Family(temporal_decoder.lower, temporal_decoder.forward, temporal_decoder.example),
     UNetMotionModel: Family(motion.lower, motion.forward, motion.example),
     Decoder: Family(decoder.lower, decoder.forward, decoder.example),
+    Encoder: Family(encoder.lower, encoder.forward, encoder.example),
 }
 
 

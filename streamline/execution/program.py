@@ -39,6 +39,7 @@ class Stage:
     reads: names of the values it needs, in the order `run` takes them.
     norm: a GroupNorm over frames and pixels of the first value read. Its moments span what the stage is
         sliced over, so they are taken from the whole value before the first slice is run.
+    of: the modules whose weights it uses, beside the norm's; they have to be on the device while it runs.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Stage:
     run: Callable[..., Tensor]
     reads: tuple[str, ...]
     norm: nn.GroupNorm | None = None
+    of: tuple[nn.Module, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,15 @@ class Program:
     """Stages in the order they run, and the names of what goes in and what comes out.
 
     kept: a value that is needed after the run, beside the output.
+    hold: called before a group of stages runs, with its stages and with those of the group that follows, so that the
+        weights of both can be brought to the device.
     """
 
     inputs: tuple[str, ...]
     stages: tuple[Stage, ...]
     output: str
     kept: str | None = None
+    hold: Callable[[tuple[Stage, ...], tuple[Stage, ...]], object] | None = None
 
     def __post_init__(self) -> None:
         known = set(self.inputs)
@@ -107,13 +112,20 @@ class Builder:
     block: str = ""
     stages: list[Stage] = field(default_factory=list)
 
-    def frames(self, name: str, run: Callable[..., Tensor], *reads: str) -> str:
-        """Add a stage that treats every (batch, frame) row by itself."""
-        return self._add(Stage(name, self.block, Axis.FRAMES, run, reads))
+    def frames(self, name: str, run: Callable[..., Tensor], *reads: str, of: Iterable[nn.Module | None] = ()) -> str:
+        """Add a stage that treats every (batch, frame) row by itself. of: the modules it calls, or None."""
+        return self._add(Stage(name, self.block, Axis.FRAMES, run, reads, of=_present(of)))
 
-    def pixels(self, name: str, run: Callable[..., Tensor], *reads: str, norm: nn.GroupNorm | None = None) -> str:
-        """Add a stage that treats every pixel by itself, but for the moments of `norm`."""
-        return self._add(Stage(name, self.block, Axis.PIXELS, run, reads, norm))
+    def pixels(
+        self,
+        name: str,
+        run: Callable[..., Tensor],
+        *reads: str,
+        norm: nn.GroupNorm | None = None,
+        of: Iterable[nn.Module | None] = (),
+    ) -> str:
+        """Add a stage that treats every pixel by itself, but for the moments of `norm`. of: as for `frames`."""
+        return self._add(Stage(name, self.block, Axis.PIXELS, run, reads, norm, _present(of)))
 
     def build(self, output: str) -> Program:
         return Program(self.inputs, tuple(self.stages), output)
@@ -121,3 +133,7 @@ class Builder:
     def _add(self, stage: Stage) -> str:
         self.stages.append(stage)
         return stage.name
+
+
+def _present(modules: Iterable[nn.Module | None]) -> tuple[nn.Module, ...]:
+    return tuple(module for module in modules if module is not None)

@@ -20,36 +20,45 @@ from .layers import double, project_out, require, require_open, resnet
 def lower(decoder: Decoder) -> Program:
     """Latents (rows, latent channels, height, width) -> frames (rows, 3, 8 height, 8 width)."""
     p = Builder(inputs=("sample",), block="in")
-    x = p.frames("in", lambda c, x: decoder.conv_in(x), "sample")
+    x = p.frames("in", lambda c, x: decoder.conv_in(x), "sample", of=[decoder.conv_in])
 
-    p.block = "mid"
-    require_open(decoder.mid_block, UNetMidBlock2D)
-    x = _resnet(p, "mid.resnet.0", decoder.mid_block.resnets[0], x)
-    for layer, attention in enumerate(decoder.mid_block.attentions):
-        if attention is not None:
-            require(attention, Attention)
-            x = p.frames(f"mid.attention.{layer}", lambda c, x, attention=attention: attention(x, temb=None), x)
-        x = _resnet(p, f"mid.resnet.{layer + 1}", decoder.mid_block.resnets[layer + 1], x)
+    x = middle(p, decoder.mid_block, x)
 
     for index, block in enumerate(decoder.up_blocks):
         require_open(block, UpDecoderBlock2D)
         p.block = f"up.{index}"
         for layer, child in enumerate(block.resnets):
-            x = _resnet(p, f"{p.block}.resnet.{layer}", child, x, _call_by_name)
+            x = image_resnet(p, f"{p.block}.resnet.{layer}", child, x, call_by_name)
         x = double(p, f"{p.block}.upsample", block.upsamplers, x)
 
     p.block = "out"
     return p.build(project_out(p, decoder.conv_norm_out, decoder.conv_act, decoder.conv_out, x))
 
 
-def _resnet(
+def middle(p: Builder, block: UNetMidBlock2D, x: str) -> str:
+    """The middle block of an encoder or a decoder of pictures."""
+    p.block = "mid"
+    require_open(block, UNetMidBlock2D)
+    x = image_resnet(p, "mid.resnet.0", block.resnets[0], x)
+    for layer, attention in enumerate(block.attentions):
+        if attention is not None:
+            require(attention, Attention)
+            x = p.frames(
+                f"mid.attention.{layer}", lambda c, x, attention=attention: attention(x, temb=None), x, of=[attention]
+            )
+        x = image_resnet(p, f"mid.resnet.{layer + 1}", block.resnets[layer + 1], x)
+    return x
+
+
+def image_resnet(
     p: Builder, name: str, block: ResnetBlock2D, x: str, call: Callable[..., Tensor] = nn.Module.__call__
 ) -> str:
+    """A ResnetBlock2D without a time embedding."""
     require(block, ResnetBlock2D)
     return resnet(p, name, block, x, call)
 
 
-def _call_by_name(block: nn.Module, x: Tensor, emb: None) -> Tensor:
+def call_by_name(block: nn.Module, x: Tensor, emb: None) -> Tensor:
     return block(x, temb=emb)
 
 

@@ -65,8 +65,8 @@ def resnet(p: Builder, name: str, block: nn.Module, x: str, call: Callable[..., 
     call: call(block, x, emb) calls it just as diffusers does there, by position or by name: hooks can tell.
     """
     if opens_resnet(block):
-        return p.frames(name, lambda c, x: plain.resnet(block, x, c["emb"]), x)
-    return p.frames(name, lambda c, x: call(block, x, c["emb"]), x)
+        return p.frames(name, lambda c, x: plain.resnet(block, x, c["emb"]), x, of=[block])
+    return p.frames(name, lambda c, x: call(block, x, c["emb"]), x, of=[block])
 
 
 def spatio_temporal_resnet(p: Builder, name: str, block: SpatioTemporalResBlock, x: str) -> str:
@@ -104,8 +104,9 @@ def spatio_temporal_resnet(p: Builder, name: str, block: SpatioTemporalResBlock,
         return to_rows(mixed)
 
     x = resnet(p, f"{name}.spatial", block.spatial_res_block, x)
-    hidden = p.pixels(f"{name}.temporal.0", first_half, x, norm=temporal.norm1)
-    return p.pixels(f"{name}.temporal.1", second_half, hidden, x, norm=temporal.norm2)
+    first, second = (temporal.conv1, temporal.time_emb_proj), (temporal.conv2, temporal.conv_shortcut, block.time_mixer)
+    hidden = p.pixels(f"{name}.temporal.0", first_half, x, norm=temporal.norm1, of=first)
+    return p.pixels(f"{name}.temporal.1", second_half, hidden, x, norm=temporal.norm2, of=second)
 
 
 def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioTemporalModel, x: str) -> str:
@@ -119,7 +120,7 @@ def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioT
         # x first: the sum takes the memory layout of its first operand, and x has the image's.
         return x + model.proj_out(tokens).transpose(1, 2).reshape(x.shape)
 
-    tokens = p.frames(f"{name}.in", enter, x)
+    tokens = p.frames(f"{name}.in", enter, x, of=[model.norm, model.proj_in])
     is_plain_mixer = is_plain(model.time_mixer, AlphaBlender)
     pairs = zip(model.transformer_blocks, model.temporal_transformer_blocks, strict=True)
     for index, (spatial, temporal) in enumerate(pairs):
@@ -153,9 +154,9 @@ def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioT
             mixed = block(tokens + position.repeat(c.batch, 1, 1), num_frames=c.frames, encoder_hidden_states=context)
             return model.time_mixer(x_spatial=tokens, x_temporal=mixed, image_only_indicator=indicator)
 
-        tokens = p.frames(f"{name}.{index}.spatial", spatial_block, tokens)
-        tokens = p.pixels(f"{name}.{index}.temporal", temporal_block, tokens)
-    return p.frames(f"{name}.out", leave, tokens, x)
+        tokens = p.frames(f"{name}.{index}.spatial", spatial_block, tokens, of=[spatial])
+        tokens = p.pixels(f"{name}.{index}.temporal", temporal_block, tokens, of=[temporal, model.time_mixer])
+    return p.frames(f"{name}.out", leave, tokens, x, of=[model.proj_out])
 
 
 def frame_positions(model: TransformerSpatioTemporalModel, frames: int, like: Tensor) -> Tensor:
@@ -170,7 +171,7 @@ def downsample(
     """The downsamplers of a down block, if it has any; call(layer, x) as diffusers does there."""
     for index, layer in enumerate(layers or ()):
         require(layer, Downsample2D)
-        x = p.frames(f"{name}.{index}", lambda c, x, layer=layer: call(layer, x), x)
+        x = p.frames(f"{name}.{index}", lambda c, x, layer=layer: call(layer, x), x, of=[layer])
     return x
 
 
@@ -189,7 +190,9 @@ def upsample(
     for index, layer in enumerate(layers or ()):
         require(layer, Upsample2D)
         reads = (x,) if next_skip is None else (x, next_skip)
-        x = p.frames(f"{name}.{index}", lambda c, *slices, layer=layer: run(c, *slices, layer=layer), *reads)
+        x = p.frames(
+            f"{name}.{index}", lambda c, *slices, layer=layer: run(c, *slices, layer=layer), *reads, of=[layer]
+        )
     return x
 
 
@@ -197,12 +200,12 @@ def double(p: Builder, name: str, layers: nn.ModuleList | None, x: str) -> str:
     """The upsamplers of an up block of a decoder, if it has any."""
     for index, layer in enumerate(layers or ()):
         require(layer, Upsample2D)
-        x = p.frames(f"{name}.{index}", lambda c, x, layer=layer: layer(x), x)
+        x = p.frames(f"{name}.{index}", lambda c, x, layer=layer: layer(x), x, of=[layer])
     return x
 
 
 def project_out(p: Builder, norm: nn.Module | None, act: nn.Module, conv: nn.Module, x: str) -> str:
     """The closing norm, activation and convolution of a network."""
     if norm is None:
-        return p.frames("out", lambda c, x: conv(x), x)
-    return p.frames("out", lambda c, x: conv(act(norm(x))), x)
+        return p.frames("out", lambda c, x: conv(x), x, of=[conv])
+    return p.frames("out", lambda c, x: conv(act(norm(x))), x, of=[norm, act, conv])

@@ -37,7 +37,7 @@ SDXL_TIME_IDS = 6  # original size, crop corner and target size, two numbers eac
 def lower(unet: UNetMotionModel) -> Program:
     """Open the blocks: resnets and spatial transformers over frames, motion modules over pixels."""
     p = Builder(inputs=("sample",), block="in")
-    x = p.frames("in", lambda c, x: unet.conv_in(x), "sample")
+    x = p.frames("in", lambda c, x: unet.conv_in(x), "sample", of=[unet.conv_in])
     skips = [x]
     for index, block in enumerate(unet.down_blocks):
         require_open(block, CrossAttnDownBlockMotion, DownBlockMotion)
@@ -86,7 +86,7 @@ def _layer(p: Builder, block: nn.Module, layer: int, x: str) -> str:
 def _mid(p: Builder, block: nn.Module | None, x: str) -> str:
     """The middle block, after which a control network's residual is added."""
     if isinstance(block, UNetMidBlock2DCrossAttn):
-        x = p.frames("mid.spatial", lambda c, x: block(x, c["emb"], attention_mask=None, **_text(c)), x)
+        x = p.frames("mid.spatial", lambda c, x: block(x, c["emb"], attention_mask=None, **_text(c)), x, of=[block])
     elif block is not None:
         require_open(block, UNetMidBlockCrossAttnMotion)
         x = resnet(p, "mid.resnet.0", block.resnets[0], x, _call_resnet)
@@ -121,8 +121,8 @@ def _attention(p: Builder, name: str, model: nn.Module, x: str) -> str:
     require(model, Transformer2DModel, DualTransformer2DModel)
     masks = {"attention_mask": None, "encoder_attention_mask": None}
     if is_plain(model, Transformer2DModel) and model.is_input_continuous:
-        return p.frames(name, transformer(model), x)
-    return p.frames(name, lambda c, x: model(hidden_states=x, return_dict=False, **masks, **_text(c))[0], x)
+        return p.frames(name, transformer(model), x, of=[model])
+    return p.frames(name, lambda c, x: model(hidden_states=x, return_dict=False, **masks, **_text(c))[0], x, of=[model])
 
 
 def transformer(model: Transformer2DModel) -> Callable[[Conditions, Tensor], Tensor]:
@@ -178,7 +178,8 @@ def _motion(p: Builder, name: str, module: AnimateDiffTransformer3D, x: str) -> 
         tokens = module.proj_out(input=tokens).unflatten(0, (batch, pixels))
         return x + tokens.permute(0, 2, 3, 1).reshape(x.shape)
 
-    return p.pixels(name, run, x, norm=module.norm)
+    parts = (module.proj_in, *module.transformer_blocks, module.proj_out)
+    return p.pixels(name, run, x, norm=module.norm, of=parts)
 
 
 @apply_lora_scale("cross_attention_kwargs")

@@ -35,7 +35,7 @@ from .plain import OneToken
 def lower(unet: UNetSpatioTemporalConditionModel) -> Program:
     """Open the blocks, which mix both axes; their resnets, transformers and samplers follow in order."""
     p = Builder(inputs=("sample",), block="in")
-    x = p.frames("in", lambda c, x: unet.conv_in(x), "sample")
+    x = p.frames("in", lambda c, x: unet.conv_in(x), "sample", of=[unet.conv_in])
     skips = [x]
     for index, block in enumerate(unet.down_blocks):
         require_open(block, CrossAttnDownBlockSpatioTemporal, DownBlockSpatioTemporal)

@@ -22,7 +22,7 @@ from .layers import double, project_out, require, require_open, spatio_temporal_
 def lower(decoder: TemporalDecoder) -> Program:
     """Latents (rows, latent channels, height, width) -> frames (rows, 3, 8 height, 8 width)."""
     p = Builder(inputs=("sample",), block="in")
-    x = p.frames("in", lambda c, x: decoder.conv_in(x), "sample")
+    x = p.frames("in", lambda c, x: decoder.conv_in(x), "sample", of=[decoder.conv_in])
 
     p.block = "mid"
     require_open(decoder.mid_block, MidBlockTemporalDecoder)
@@ -32,7 +32,7 @@ def lower(decoder: TemporalDecoder) -> Program:
         zip(decoder.mid_block.resnets[1:], decoder.mid_block.attentions, strict=False)
     ):
         require(attention, Attention)
-        x = p.frames(f"mid.attention.{layer}", lambda c, x, attention=attention: attention(x), x)
+        x = p.frames(f"mid.attention.{layer}", lambda c, x, attention=attention: attention(x), x, of=[attention])
         x = spatio_temporal_resnet(p, f"mid.resnet.{layer + 1}", resnet, x)
 
     up_dtype = next(decoder.up_blocks.parameters()).dtype
@@ -47,7 +47,8 @@ def lower(decoder: TemporalDecoder) -> Program:
 
     p.block = "out"
     x = project_out(p, decoder.conv_norm_out, decoder.conv_act, decoder.conv_out, x)
-    return p.build(p.pixels("out.time", lambda c, x: to_rows(decoder.time_conv_out(to_video(x, c.batch))), x))
+    last = decoder.time_conv_out
+    return p.build(p.pixels("out.time", lambda c, x: to_rows(last(to_video(x, c.batch))), x, of=[last]))
 
 
 def forward(

@@ -1,25 +1,28 @@
 """The auto-tuner: from costs, a budget and a quality to a plan, with the reason for every choice.
 
 Everything it chooses from is listed beforehand, whatever the budget: how each network may be sliced (frontiers.py),
-guidance together or apart, weights resident or brought in by stages. The fastest that fits is taken, so a larger
-budget, which only adds to what fits, is never slower.
+guidance together or apart, weights resident, brought in by stages or streamed. The fastest that fits is taken, so a
+larger budget, which only adds to what fits, is never slower.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import get_args
 
 from ..cost.network_cost import NetworkCost
 from ..cost.pipeline_cost import PipelineCost
-from ..cost.predicting import Place, predict
+from ..cost.predicting import Place, predict, resident_bytes
 from ..cost.prediction import Prediction
 from ..errors import BudgetError, InputError, quoted
-from ..plan import BlockSlicing, Plan
+from ..plan import BlockSlicing, Plan, Residency
 from ..sizes import format_bytes
-from .frontiers import Choice, frontier
-from .speeding import QUALITIES, Quality, Speed, speed_for
+from .frontiers import Choice, frontier, pareto
+from .speeding import QUALITIES, Quality, speed_for
 
+RESIDENCIES: tuple[Residency, ...] = get_args(Residency)
 CLOSE_ENOUGH = 0.005  # a plan this much slower than the fastest is taken if it is smaller: models err by more
 
 
@@ -38,20 +41,33 @@ def candidates(costs: PipelineCost, place: Place, quality: Quality) -> tuple[Can
     """
     if quality not in QUALITIES:
         raise InputError(f"The quality is {', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}, not {quoted(quality)}.")
+    residencies = ("all",) if place.is_cpu else RESIDENCIES
+    return _worth_choosing([one for each in residencies for one in _resident(costs, place, quality, each)])
+
+
+def candidates_resident(
+    costs: PipelineCost, place: Place, quality: Quality, residency: Residency
+) -> tuple[Candidate, ...]:
+    """As `candidates`, of one way to keep weights."""
+    return _worth_choosing(list(_resident(costs, place, quality, residency)))
+
+
+def _resident(costs: PipelineCost, place: Place, quality: Quality, residency: Residency) -> Iterator[Candidate]:
     speed = speed_for(costs, place, quality)
-    found = []
-    for residency in ("all",) if place.is_cpu else ("all", "stages"):
-        for denoiser, decoder, guidance in _pairs(costs, place, speed, residency):
-            plan = Plan(
-                denoiser.slicing,
-                decoder.slicing,
-                guidance,
-                residency,
-                speed.rehash,
-                speed.sampler,
-                reasons=(f"quality: {quality}, as asked.", speed.reason),
-            )
-            found.append(Candidate(plan, predict(costs, plan, place)))
+    for denoiser, decoder, guidance in _pairs(costs, place, residency):
+        plan = Plan(
+            denoiser.slicing,
+            decoder.slicing,
+            guidance,
+            residency,
+            speed.rehash,
+            speed.sampler,
+            reasons=(f"quality: {quality}, as asked.", speed.reason),
+        )
+        yield Candidate(plan, predict(costs, plan, place))
+
+
+def _worth_choosing(found: list[Candidate]) -> tuple[Candidate, ...]:
     kept: list[Candidate] = []
     for one in sorted(found, key=lambda one: (one.prediction.seconds, one.prediction.peak_bytes, one.plan.to_json())):
         if not kept or one.prediction.peak_bytes < kept[-1].prediction.peak_bytes:
@@ -87,17 +103,18 @@ def format_up(count: int) -> str:
     return format_bytes(-(-count // step) * step)
 
 
-def _pairs(costs: PipelineCost, place: Place, speed: Speed, residency: str) -> Iterator[tuple[Choice, Choice, str]]:
+def _pairs(costs: PipelineCost, place: Place, residency: Residency) -> Iterator[tuple[Choice, Choice, str]]:
     """For every limit on the peak the fastest way to denoise and to decode below it."""
-    together, apart, decoder = (_frontier(costs, place, name) for name in ("together", "apart", "decode"))
+    of = _streamed_frontier if residency == "streamed" else _frontier
+    together, apart, decoder = (of(costs, place, name) for name in ("together", "apart", "decode"))
     denoisers = sorted(
         [(choice, "together") for choice in together]
         + ([(choice, "apart") for choice in apart] if costs.batch > 1 else []),
         key=lambda pair: (pair[0].seconds, pair[0].bytes),
     )
-    base = predict(costs, Plan(residency=residency, rehash=speed.rehash), place)
-    step = base.stage("denoise").weights_bytes + costs.held.denoise
-    after = base.stage("decode").weights_bytes + costs.held.decode
+    resident = resident_bytes(costs, residency, place)
+    step = resident["denoise"] + costs.held.denoise
+    after = resident["decode"] + costs.held.decode
     limits = {choice.bytes + step for choice, _ in denoisers} | {choice.bytes + after for choice in decoder}
     seen = set()
     for limit in sorted(limits):
@@ -109,17 +126,12 @@ def _pairs(costs: PipelineCost, place: Place, speed: Speed, residency: str) -> I
 
 
 def _frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...]:
-    dtype = costs.subject.dtype
-    share = place.workspace_share(dtype)
-    stage = "decode" if name == "decode" else "denoise"
+    share = place.workspace_share(costs.subject.dtype)
 
     def cost_of(slicing: BlockSlicing) -> NetworkCost:
         return costs.decode(slicing) if name == "decode" else costs.denoise(slicing, name)
 
-    def measure(cost: NetworkCost) -> tuple[int, float]:
-        activations, convolutions = cost.peak_with_workspace(share)
-        return activations + place.workspace(activations, convolutions), place.seconds(cost.work, dtype, stage)
-
+    measure = partial(_bytes_and_seconds, costs, place, name)
     keeps = ("whole", "rows") if place.is_cpu else ("whole", "rows", "host")
     key = f"{name} {keeps} {place.device.kind} {share} {place.rates} {place.correction.seconds_factors}"
     return tuple(
@@ -128,6 +140,26 @@ def _frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...
             costs.remember(key, lambda: [one.to_list() for one in frontier(cost_of, measure, share, keeps)]),
         )
     )
+
+
+def _streamed_frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...]:
+    """The same slicings with weights that come and go: those of two groups hardly change which are worth choosing."""
+    found = []
+    for choice in _frontier(costs, place, name):
+        if name == "decode":
+            cost = costs.decode(choice.slicing, streamed=True)
+        else:
+            cost = costs.denoise(choice.slicing, name, streamed=True)
+        size, seconds = _bytes_and_seconds(costs, place, name, cost)
+        found.append(replace(choice, bytes=size, seconds=seconds))
+    return pareto(found)
+
+
+def _bytes_and_seconds(costs: PipelineCost, place: Place, name: str, cost: NetworkCost) -> tuple[int, float]:
+    dtype = costs.subject.dtype
+    activations, convolutions, weights = cost.worst(place.workspace_share(dtype))
+    seconds = place.network_seconds(cost, dtype, "decode" if name == "decode" else "denoise")
+    return activations + weights + place.workspace(activations, convolutions), seconds
 
 
 def _job(costs: PipelineCost) -> str:
@@ -167,8 +199,13 @@ def _reasons(
         yield "residency: all networks, for a CPU has no second memory to move them to."
     elif plan.residency == "all":
         yield "residency: all networks stay on the device, which saves moving them and fits."
-    else:
+    elif plan.residency == "stages":
         yield "residency: each network is on the device for its stage only: a lower peak for little time."
+    else:
+        yield (
+            "residency: weights are in host memory and come to the device a few layers at a time, the next ones while "
+            "some run: the lowest peak, and sending them takes as long as the link to the device does."
+        )
     yield from plan.reasons
 
 

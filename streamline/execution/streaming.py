@@ -1,0 +1,193 @@
+"""Weights that live in host memory and are on the device only while what uses them runs.
+
+A program knows its order, so the weights of the group that comes next are on their way while one runs: at any time
+those of two groups are on the device, and what a step skips is never sent. The networks that are called as a whole
+(encoders of text, and of what a picture shows) come when they are called, and leave when another one comes.
+
+diffusers' own group offloading waits for the blocks of a network to be called, which are opened here, and sends its
+layers anew for every slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from ..errors import UnsupportedError
+from .program import Program, Stage
+
+
+def weights_of(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """Parameters and buffers of modules, each once."""
+    return list(dict.fromkeys(tensor for module in modules for tensor in (*module.parameters(), *module.buffers())))
+
+
+def stage_weights(stages: Iterable[Stage]) -> list[Tensor]:
+    """What stages use, norms included."""
+    return weights_of(module for stage in stages for module in (stage.norm, *stage.of) if module is not None)
+
+
+def other_weights(network: nn.Module, program: Program) -> list[Tensor]:
+    """What no stage uses: a network's forward does before its stages run (embeddings of time and position)."""
+    used = set(stage_weights(program.stages))
+    return [tensor for tensor in weights_of([network]) if tensor not in used]
+
+
+@dataclass(frozen=True)
+class _Lent:
+    """host: where the weights stay. copy: what stands for them on the device. is_there: once it is filled."""
+
+    host: Tensor
+    copy: Tensor
+    is_there: torch.cuda.Event | None
+
+
+class Streamed:
+    """Says which weights are on a device; all others are in host memory.
+
+    On a GPU the host's copies are pinned, and are sent on a stream of their own while another computes. On a CPU real
+    copies are made, and freed, all the same: it saves nothing there, but can be tried out.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._lent: dict[Tensor, _Lent] = {}
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def serves(self, args: tuple, kwargs: dict) -> bool:
+        """Whether a call is made on the device: on tensors elsewhere (for a preview) it is made where weights stay."""
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        return any(tensor.device.type == self.device.type for tensor in tensors)
+
+    @property
+    def bytes_on_device(self) -> int:
+        return sum(lent.copy.nbytes for lent in self._lent.values())
+
+    def hold(self, now: Sequence[Tensor], ahead: Sequence[Tensor] = ()) -> None:
+        """Let these be on the device and no others. now: are there when what is computed next runs. ahead: come."""
+        wanted = {*now, *ahead}
+        for tensor in [tensor for tensor in self._lent if tensor not in wanted]:
+            self._return(tensor)
+        self._send(now)
+        self._send(ahead)
+        for event in {self._lent[tensor].is_there for tensor in now} - {None}:
+            torch.cuda.current_stream(self.device).wait_event(event)
+
+    def hold_stages(self, now: Sequence[Stage], ahead: Sequence[Stage]) -> None:
+        """`hold` what groups of stages use."""
+        self.hold(stage_weights(now), stage_weights(ahead))
+
+    @contextmanager
+    def around(self, network: nn.Module, program: Program) -> Iterator[Program]:
+        """One call of a network: what is needed before the stages comes at once, and at the end nothing is left.
+
+        Yields the program, which brings the rest as it runs.
+        """
+        self.hold(other_weights(network, program))
+        try:
+            yield replace(program, hold=self.hold_stages)
+        finally:
+            self.hold(())
+
+    def _send(self, tensors: Sequence[Tensor]) -> None:
+        """Memory is taken where computing takes its own, so that both share what is free."""
+        sources = {tensor: self._host(tensor) for tensor in tensors if tensor not in self._lent}
+        if not sources:
+            return
+        copies = {tensor: torch.empty_like(host, device=self.device) for tensor, host in sources.items()}
+        event = None
+        if self._stream is None:
+            for tensor, host in sources.items():
+                copies[tensor].copy_(host)
+        else:
+            # What was launched so far may still use the memory that the copies got.
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(self._stream):
+                for tensor, host in sources.items():
+                    copies[tensor].copy_(host, non_blocking=True)
+                event = torch.cuda.Event()
+                event.record()
+        for tensor, host in sources.items():
+            self._lent[tensor] = _Lent(host, copies[tensor], event)
+            tensor.data = copies[tensor]
+
+    def _host(self, tensor: Tensor) -> Tensor:
+        host = tensor.detach()
+        if self._stream is None or host.is_pinned():
+            return host
+        tensor.data = host.cpu().pin_memory()
+        return tensor.detach()
+
+    def _return(self, tensor: Tensor) -> None:
+        """Weights do not change, so nothing is sent back; but a pipeline may have made others in their place."""
+        lent = self._lent.pop(tensor)
+        if lent.is_there is not None:  # its memory may be taken again at once
+            torch.cuda.current_stream(self.device).wait_event(lent.is_there)
+        is_same = tensor.data_ptr() == lent.copy.data_ptr() and tensor.dtype == lent.copy.dtype
+        tensor.data = lent.host if is_same else tensor.detach().to(lent.host.device)
+
+
+@contextmanager
+def weights_streamed(pipe: DiffusionPipeline, networks: Sequence[nn.Module]) -> Iterator[Streamed]:
+    """Keep a pipeline's weights in host memory, and bring them to its device as they are needed.
+
+    networks: those that are run as programs, within `Streamed.around`. At the end, also after an error, all weights
+    are where they were. Raises UnsupportedError where accelerate's hooks move them, but for enable_model_cpu_offload.
+    """
+    streamed = Streamed(pipe._execution_device)
+    parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    on_gpu = streamed.device.type == "cuda"
+    was_offloaded = bool(getattr(pipe, "_all_hooks", None))
+    if was_offloaded:
+        pipe.remove_all_hooks()
+    if any("_hf_hook" in vars(part) for part in parts):
+        raise UnsupportedError("Weights that hooks of accelerate move cannot be streamed; remove the hooks first.")
+    homes = {part: tensors[0].device for part in parts if (tensors := weights_of([part]))}
+    handles = []
+    try:
+        for part in parts:
+            if on_gpu:
+                part.to("cpu")
+                add_hook_to_module(part, _Runs(streamed.device))
+            handles += [_bring_when_called(streamed, piece) for piece in _pieces(part) if piece not in networks]
+        yield streamed
+    finally:
+        for handle in handles:
+            handle.remove()
+        streamed.hold(())
+        if on_gpu:
+            for part in parts:
+                remove_hook_from_module(part)
+            for part, home in homes.items():
+                part.to(home)
+        if was_offloaded:
+            pipe.enable_model_cpu_offload(device=streamed.device)
+
+
+class _Runs(ModelHook):
+    """Tells the pipeline where a network runs whose weights are in host memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.execution_device = device
+
+
+def _pieces(part: nn.Module) -> list[nn.Module]:
+    """What a pipeline calls by itself: an autoencoder's encoder and decoder are never needed together."""
+    return list(part.children()) if hasattr(part, "decoder") else [part]
+
+
+def _bring_when_called(streamed: Streamed, piece: nn.Module) -> torch.utils.hooks.RemovableHandle:
+    weights = weights_of([piece])
+
+    def bring(piece: nn.Module, args: tuple, kwargs: dict) -> None:
+        if streamed.serves(args, kwargs):
+            streamed.hold(weights)
+
+    return piece.register_forward_pre_hook(bring, with_kwargs=True)

@@ -1,6 +1,7 @@
 """Models are found, or refused with a sentence, and loaded in the right kind and precision."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from diffusers import AnimateDiffPipeline, DDIMScheduler, StableVideoDiffusionPi
 from safetensors.torch import load_file
 
 from streamline import MODELS, InputError, ModelError, load
+from streamline.models import catalog
 from streamline.models.catalog import BUNDLED, _variant, model_of
 
 
@@ -119,3 +121,14 @@ def _cut_short(folder):
         untrained.svd().save_pretrained(folder / "cut")
         file = next((folder / "cut" / "unet").glob("*.safetensors"))
         file.write_bytes(file.read_bytes()[:1000])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_without_room_for_all_weights_gets_them_one_by_one(monkeypatch):
+    here = catalog.detect("cuda")
+    roomy = load("tiny-svd", device="cuda")
+    monkeypatch.setattr(catalog, "detect", lambda _: replace(here, free_bytes=1))
+    narrow = load("tiny-svd", device="cuda")
+    assert roomy.unet.device.type == "cuda" and narrow.unet.device.type == "cpu"
+    assert narrow._execution_device.type == "cuda"

@@ -21,9 +21,11 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
+from torch import nn
 
 from ..errors import InputError, ModelError
 from ..execution.apply import PIPELINES
+from ..hardware.detection import detect
 from .weights import check_weights, has_weights
 
 Task = Literal["text-to-video", "image-to-video"]
@@ -115,7 +117,8 @@ def load(
     """A pipeline, ready to run, from safetensors files only.
 
     name: one of MODELS, any hub id, or a local folder in diffusers' layout.
-    device: where it goes; by default the CUDA GPU if there is one.
+    device: where it goes; by default the CUDA GPU if there is one. Where the GPU has no room for all weights at once,
+    they stay in host memory and each network comes when it is called (diffusers' enable_model_cpu_offload).
     dtype: of its weights; by default half precision on a GPU and float32 on a CPU.
     base, motion_adapter: another image model, or another motion adapter, for an AnimateDiff model.
     offline: use only what is on this machine already. What is complete here is never asked for again.
@@ -149,9 +152,19 @@ def load(
             motion = MotionAdapter.from_pretrained(adapter_folder, **options(adapter_folder))
             pipe = AnimateDiffPipeline.from_pretrained(folder, motion_adapter=motion, **options(folder))
             pipe.scheduler = _animatediff_scheduler(pipe)
-        return pipe.to(device)
+        return _placed(pipe, device)
     except (OSError, ValueError, SafetensorError, NotImplementedError) as error:  # the last: weights were missing
         raise ModelError(f"The files of {name} in {folder} cannot be read: {error}") from error
+
+
+def _placed(pipe: DiffusionPipeline, device: torch.device) -> DiffusionPipeline:
+    """The pipeline on its device; where a GPU cannot hold all weights at once, each network comes when it is called."""
+    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    weights = sum(tensor.nbytes for part in networks for tensor in (*part.parameters(), *part.buffers()))
+    if device.type == "cuda" and weights > detect(device).free_bytes:
+        pipe.enable_model_cpu_offload(device=device)
+        return pipe
+    return pipe.to(device)
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:

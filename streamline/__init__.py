@@ -29,7 +29,7 @@ from .hardware.device import Device  # noqa: E402
 from .hardware.live_tensors import LiveTensors  # noqa: E402
 from .hardware.rates import Rates, rates_of  # noqa: E402
 from .job import Job  # noqa: E402
-from .models.catalog import MODELS, Model, load  # noqa: E402
+from .models.catalog import MODELS, Model, load, place  # noqa: E402
 from .models.previews import preview  # noqa: E402
 from .naive import run_naive  # noqa: E402
 from .output.comparison_report import report_html  # noqa: E402
@@ -100,6 +100,7 @@ __all__ = [
     "is_applied",
     "load",
     "parse_bytes",
+    "place",
     "predict",
     "preview",
     "psnr",

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -40,7 +40,10 @@ def clear_drafts(folder: Path) -> None:
             if draft.is_dir():
                 shutil.rmtree(draft, ignore_errors=True)
             else:
-                draft.unlink(missing_ok=True)
+                with suppress(OSError):  # another user's
+                    draft.unlink(missing_ok=True)
+            if draft.exists():
+                continue
             log.warning("what was not written to its end is removed: %s", draft.name)
 
 

@@ -196,6 +196,7 @@ def run(
 
     with contextlib.ExitStack() as stack:
         stack.callback(give_back)
+        stack.callback(pipe.maybe_free_model_hooks)  # an error leaves offloaded networks on the GPU
         applied = plan and stack.enter_context(apply(pipe, plan, check, on_rung=tightened, around_step=checkpoint.call))
         if limit is not None:
             stack.enter_context(capped(detect(device), limit, networks))

@@ -48,6 +48,8 @@ class Watch:
     def step(self, steps: list[float], held_bytes: int) -> list[Disturbed]:
         """What is to be said after a step. steps: seconds of all until now."""
         index, seconds = len(steps) - 1, steps[-1]
+        if index == 0:  # by now the driver has loaded the kernels, which is not always told as our own
+            self._first = look(self._device, held_bytes)
         stage = "denoise" if self._is_full(index) else "denoise, rehash"
         alike = [taken for at, taken in enumerate(steps[:-1]) if at > 0 and self._is_full(at) is self._is_full(index)]
         usual = [statistics.median(alike)] if len(alike) > 1 else []
@@ -69,7 +71,7 @@ class Watch:
             self._is_slow = True
             cause = cause_of_slowness(self._first, before, self._last)
             said.append(f"{what} took {seconds:.1f} s instead of about {min(usual):.1f} s: {cause}.")
-        if not self._is_short and (sentence := shortage(self._first, self._last, self._needed_bytes)):
+        if held_bytes and not self._is_short and (sentence := shortage(self._first, self._last, self._needed_bytes)):
             self._is_short = True
             said.append(sentence)
         for sentence in said:

@@ -262,3 +262,13 @@ def test_what_another_version_kept_is_forgotten(tmp_path, data):
     assert experience.correction() == Correction()
     experience.record([], memory=1.5)
     assert experience.correction().memory == 1.5
+
+
+@pytest.mark.parametrize("quality", ["balanced", "fast"])
+@pytest.mark.parametrize("model", ["tiny-animatediff", "tiny-svd"])
+def test_every_way_to_keep_weights_is_priced_with_every_calibrated_reuse(model, quality):
+    pipe = streamline.load(model, device="cpu")
+    job = Job.for_model(pipe, prompt="a red circle")
+    known = streamline.forecast(pipe, job, quality, streamline.emulate("8GiB"))
+    assert "streamed" in {one.plan.residency for one in known.candidates}
+    assert not known.choose(8 * 2**30).plan.is_exact

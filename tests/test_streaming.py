@@ -83,10 +83,11 @@ def plans(pipe):
         "unsliced": Plan(),
         "apart": Plan.uniform(3),
         "rehash": replace(Plan.uniform(2), rehash=Rehash((0, 2), cut)),
+        "prediction reused": replace(Plan.uniform(2), rehash=Rehash((0, 2), "prediction")),
     }
 
 
-@pytest.mark.parametrize("how", ["unsliced", "apart", "rehash", "with LoRA"])
+@pytest.mark.parametrize("how", ["unsliced", "apart", "rehash", "prediction reused", "with LoRA"])
 def test_a_whole_pipeline_makes_the_same_video(case, how):
     pipe, job, image = case
     plan = plans(pipe).get(how, Plan())

@@ -124,12 +124,12 @@ def build(studio: Studio) -> None:
         name = studio.service.submit(owner, order)
         views = studio.service.follow(owner, name)
         try:
-            while not (view := next(views)).is_over:
+            while (view := next(views, None)) is not None and not view.is_over:
                 yield nothing
         finally:
             studio.service.cancel(owner, name)
-        if view.status != "done":
-            raise streamline.StreamlineError(view.trouble or "It was cancelled.")
+        if view is None or view.status != "done":
+            raise streamline.StreamlineError((view and view.trouble) or "It was cancelled.")
         return view
 
     def picture(model: str, image: str | None):

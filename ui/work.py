@@ -56,7 +56,7 @@ def make(order: Order, stop: str, pipelines: Pipelines | None = None) -> Iterato
 def _work(order: Order, should_stop: Callable[[], bool], pipelines: Pipelines, emit: Callable[[Event], None]) -> None:
     settings = order.settings
     emit(Loading())
-    pipe = pipelines.get(settings.source, dtype_of(settings.model, settings.card)).to(device_name())
+    pipe = streamline.place(pipelines.get(settings.source, dtype_of(settings.model, settings.card)), device_name())
     for index, part in enumerate(order.parts):
         if part.is_skipped:
             continue

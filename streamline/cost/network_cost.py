@@ -126,12 +126,14 @@ def compose_apart(
 
 def _with_streamed_weights(cost: NetworkCost, head_bytes: int) -> NetworkCost:
     """Beside the weights of every group, those of the next are on the device: they come while it runs."""
+    if not cost.groups:  # a step that reuses what the network gave before
+        return replace(cost, head_weights_bytes=head_bytes)
     used = [{id(tensor): tensor.nbytes for tensor in stage_weights(one.group.stages)} for one in cost.groups]
     groups = []
     for one, now, ahead in zip(cost.groups, used, [*used[1:], {}], strict=True):
         coming = sum(size for tensor, size in ahead.items() if tensor not in now)
         groups.append(replace(one, weights_bytes=sum(now.values()) + coming, coming_bytes=coming))
-    first = sum(used[0].values()) if used else 0
+    first = sum(used[0].values())
     return replace(cost, groups=tuple(groups), head_weights_bytes=head_bytes, first_bytes=first)
 
 

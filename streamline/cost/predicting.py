@@ -90,7 +90,7 @@ def resident_bytes(costs: PipelineCost, residency: str, place: Place) -> dict[st
             }
         everything |= resident | {"denoise, rehash": resident["denoise"], "export": resident["decode"]}
     if residency == "streamed":
-        in_host_memory = 0 if not place.is_cpu else sum(weights.values())
+        in_host_memory = 0 if place.device.kind == "cuda" else sum(weights.values())
         return {name: in_host_memory + called_whole(costs).get(name, 0) for name in everything}
     if costs.subject.upcasts:  # the autoencoder is in float32 meanwhile
         everything["encode frame"] += weights["vae"]

@@ -51,9 +51,9 @@ class Checkpoint:
         if index < len(self._since):
             return self._since[index]
         output = run(*args, **kwargs)
-        self._since.append(output)
         if self._blank is None:
             self._blank = tree_map_only(Tensor, lambda value: value.new_zeros(()).expand(value.shape), output)
+        self._since.append(output)
         return output
 
     def step_done(self, latents: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterable
@@ -152,16 +153,23 @@ def load(
             motion = MotionAdapter.from_pretrained(adapter_folder, **options(adapter_folder))
             pipe = AnimateDiffPipeline.from_pretrained(folder, motion_adapter=motion, **options(folder))
             pipe.scheduler = _animatediff_scheduler(pipe)
-        return _placed(pipe, device)
+        return place(pipe, device)
     except (OSError, ValueError, SafetensorError, NotImplementedError) as error:  # the last: weights were missing
         raise ModelError(f"The files of {name} in {folder} cannot be read: {error}") from error
 
 
-def _placed(pipe: DiffusionPipeline, device: torch.device) -> DiffusionPipeline:
+def place(pipe: DiffusionPipeline, device: str | torch.device) -> DiffusionPipeline:
     """The pipeline on its device; where a GPU cannot hold all weights at once, each network comes when it is called."""
+    device = torch.device(device)
     networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    weights = sum(tensor.nbytes for part in networks for tensor in (*part.parameters(), *part.buffers()))
-    if device.type == "cuda" and weights > detect(device).free_bytes:
+    if any("_hf_hook" in vars(part) for part in networks):
+        return pipe  # each network comes when it is called already
+    tensors = [tensor for part in networks for tensor in (*part.parameters(), *part.buffers())]
+    missing = sum(tensor.nbytes for tensor in tensors if tensor.device.type != device.type)
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()  # what PyTorch keeps for later is free, too
+    if device.type == "cuda" and missing > detect(device).free_bytes:
         pipe.enable_model_cpu_offload(device=device)
         return pipe
     return pipe.to(device)

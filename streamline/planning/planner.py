@@ -41,7 +41,8 @@ def candidates(costs: PipelineCost, place: Place, quality: Quality) -> tuple[Can
     """
     if quality not in QUALITIES:
         raise InputError(f"The quality is {', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}, not {quoted(quality)}.")
-    residencies = ("all",) if place.is_cpu else RESIDENCIES
+    # Streaming needs a host memory of its own, which only CUDA devices have beside theirs.
+    residencies = {"cpu": ("all",), "cuda": RESIDENCIES}.get(place.device.kind, ("all", "stages"))
     return _worth_choosing([one for each in residencies for one in _resident(costs, place, quality, each)])
 
 

@@ -206,7 +206,8 @@ def test_endpoints(endpoints, name, model, prompt, budget, quality, card, steps,
             answer = endpoints["plan"](model, budget, quality, card, *shape)
             assert isinstance(answer["feasible"], bool) and json.dumps(answer)
         else:
-            video, receipt = endpoints["generate"](model, prompt, None, budget, quality, card, *shape, seed)
+            *_, answer = endpoints["generate"](model, prompt, None, budget, quality, card, *shape, seed)
+            video, receipt = answer
             assert os.path.getsize(video) and streamline.Receipt.from_dict(receipt)
     except gr.Error as error:
         assert is_sentence(str(error.message))

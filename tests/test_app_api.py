@@ -98,9 +98,9 @@ def test_options_that_make_no_sense_are_refused_at_once(option, sentence):
 
 
 def test_language_models_are_offered_the_endpoints(tmp_path):
-    with serving(tmp_path, "--mcp") as address:
-        with ThreadPoolExecutor(1) as aside:  # a browser's loop may be running in this one
-            tools, answer = aside.submit(anyio.run, ask_for_a_plan, f"{address}gradio_api/mcp/").result()
+    with serving(tmp_path, "--mcp") as address, ThreadPoolExecutor(1) as aside:
+        # A browser's loop may be running in this thread.
+        tools, answer = aside.submit(anyio.run, ask_for_a_plan, f"{address}gradio_api/mcp/").result()
     assert {name.rpartition("_")[2] for name in tools} == {"plan", "generate", "compare", "devices"}
     (plan,) = (tool for name, tool in tools.items() if name.endswith("plan"))
     assert "without making it" in plan.description

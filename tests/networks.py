@@ -107,17 +107,22 @@ def temporal_decoder(seed: int) -> Case:
     return Case(_shake(network), arguments, lambda output: output)
 
 
-def image_decoder(seed: int) -> Case:
-    """The decoder of AutoencoderKL."""
-    rng, levels, batch, frames, height, width = _draw(seed)
-    network = AutoencoderKL(
+def image_autoencoder(rng: random.Random, levels: int) -> AutoencoderKL:
+    """A random small one."""
+    return AutoencoderKL(
         block_out_channels=tuple(rng.choice([16, 32]) for _ in range(levels)),
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=rng.choice([1, 2]),
         norm_num_groups=rng.choice([4, 8]),
         mid_block_add_attention=rng.random() < 0.8,
-    ).decoder
+    )
+
+
+def image_decoder(seed: int) -> Case:
+    """The decoder of AutoencoderKL."""
+    rng, levels, batch, frames, height, width = _draw(seed)
+    network = image_autoencoder(rng, levels).decoder
     return Case(_shake(network), {"sample": torch.randn(batch * frames, 4, height, width)}, lambda output: output)
 
 

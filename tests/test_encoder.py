@@ -6,7 +6,7 @@ import pytest
 import torch
 import untrained
 from diffusers import AutoencoderKL, StableVideoDiffusionPipeline
-from networks import random_plan
+from networks import image_autoencoder, random_plan
 from PIL import Image
 
 from streamline import Job, LiveTensors, Plan, Slicing, apply, run
@@ -20,14 +20,7 @@ def encoder_of(seed):
     torch.manual_seed(seed)
     rng = random.Random(seed)
     levels = rng.randint(1, 3)
-    network = AutoencoderKL(
-        block_out_channels=tuple(rng.choice([16, 32]) for _ in range(levels)),
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        layers_per_block=rng.choice([1, 2]),
-        norm_num_groups=rng.choice([4, 8]),
-        mid_block_add_attention=rng.random() < 0.8,
-    ).encoder
+    network = image_autoencoder(rng, levels).encoder
     return network.eval(), torch.randn(rng.choice([1, 3]), 3, rng.randint(16, 40), rng.randint(16, 40))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from ..cache import cache_folder, read_json, write_json
 from ..errors import DeviceError, telling_out_of_memory
@@ -24,7 +25,7 @@ LARGEST_MATRIX = 8192  # rows; more than fills any GPU, and 0.75 GiB for the thr
 # On a GPU, beyond its caches. On a CPU, a feature of the models that are run there: from 32 MiB on, glibc asks the
 # kernel for fresh pages for every tensor, and the same operator moves five times fewer bytes a second.
 ELEMENTWISE_BYTES = {"cpu": 2**24, "cuda": 2**28, "mps": 2**28}
-CALLS = 500
+LAYERS = 60
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Rates:
 
     flops: operations a second in matrix products by dtype name, as (name, rate) pairs; a mapping is taken too.
     bandwidth: bytes a second that elementwise operators move, read and written.
-    launch_seconds: what calling one operator takes, however small.
+    launch_seconds: what calling one operator takes within the layers of a network, however small.
     source: "measured here" or "published".
 
     Raises DeviceError unless every figure is positive and there is a rate for float32.
@@ -107,7 +108,7 @@ def rates_of(device: Device, cache: Path | None = None) -> Rates:
 
 @telling_out_of_memory()
 def measure_rates(device: Device) -> Rates:
-    """Measure for a few seconds: large matrix products, one large elementwise operator, many tiny ones.
+    """Measure for a few seconds: large matrix products, one large elementwise operator, many tiny layers.
 
     The best of several turns counts, for what slows a turn down is other programs.
     Raises DeviceError for an emulated device, OutOfMemory where there is no room to measure.
@@ -121,9 +122,24 @@ def measure_rates(device: Device) -> Rates:
         flops = {name: _matrix_rate(place, getattr(torch, name)) for name in names}
         elements = torch.zeros(ELEMENTWISE_BYTES[device.kind] // 4, device=place)
         bandwidth = 2 * elements.nbytes / _best_seconds(place, lambda: elements + 1)
-        few = torch.zeros(16, device=place)
-        launch = _best_seconds(place, lambda: [few + 1 for _ in range(CALLS)]) / CALLS
+        layers = nn.Sequential(*(_SmallLayer() for _ in range(LAYERS))).to(place)
+        few = torch.zeros(1, _SmallLayer.CHANNELS, 2, 2, device=place)
+        launch = _best_seconds(place, lambda: layers(few)) / (LAYERS * _SmallLayer.OPERATORS)
     return Rates(flops=flops, bandwidth=bandwidth, launch_seconds=launch, source=MEASURED)
+
+
+class _SmallLayer(nn.Module):
+    """What networks are made of, with next to nothing to compute: most of what it takes is calling operators."""
+
+    CHANNELS, OPERATORS = 16, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(4, self.CHANNELS)
+        self.convolve = nn.Conv2d(self.CHANNELS, self.CHANNELS, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.convolve(nn.functional.silu(self.norm(x)))
 
 
 def _matrix_rate(place: torch.device, dtype: torch.dtype) -> float:

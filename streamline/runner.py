@@ -185,6 +185,7 @@ def run(
 
     def tightened(rung: Tightened) -> None:
         rungs.append(rung)
+        watch.replanned(len(steps))
         emit(rung)
 
     def disturbed(found: list[Disturbed]) -> None:

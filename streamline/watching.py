@@ -44,6 +44,11 @@ class Watch:
         self._needed_bytes = min(known, default=0)
         self._first = self._last = look(device, held_bytes)
         self._is_slow = self._is_short = False
+        self._others = 0  # the last step that tells nothing of those after it: the first of all loads kernels
+
+    def replanned(self, index: int) -> None:
+        """A step, or the decoding, is made again by another plan: what was known of the one before no longer holds."""
+        self._prediction, self._others = None, index
 
     def step(self, steps: list[float], held_bytes: int) -> list[Disturbed]:
         """What is to be said after a step. steps: seconds of all until now."""
@@ -51,7 +56,8 @@ class Watch:
         if index == 0:  # by now the driver has loaded the kernels, which is not always told as our own
             self._first = look(self._device, held_bytes)
         stage = "denoise" if self._is_full(index) else "denoise, rehash"
-        alike = [taken for at, taken in enumerate(steps[:-1]) if at > 0 and self._is_full(at) is self._is_full(index)]
+        known = range(self._others + 1, index)
+        alike = [steps[at] for at in known if self._is_full(at) is self._is_full(index)]
         usual = [statistics.median(alike)] if len(alike) > 1 else []
         if index > 0:  # whose first kernels, and weights, have to be loaded
             usual += self._predicted(stage)

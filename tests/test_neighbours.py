@@ -115,6 +115,14 @@ def test_steps_in_full_are_not_slow_beside_those_that_reuse():
     assert watch.step([9.0, 1.0, 1.0, 8.0, 6.0], 0) != []
 
 
+def test_a_tighter_plan_is_not_judged_by_the_one_before_it():
+    watch = Watch(CPU, Plan(), None, None, 0)
+    steps = [1.0, 1.0, 1.0, 9.0, 9.0, 9.0]  # from the fourth on in smaller pieces
+    watch.replanned(3)
+    assert [watch.step(steps[: count + 1], 0) for count in (3, 4, 5)] == [[], [], []]
+    assert watch.step([*steps, 40.0], 0) != [], "beside its own steps it is slow"
+
+
 def test_a_neighbour_that_takes_memory_is_seen():
     """A program that holds a GiB. Others may let go of some at the same moment, so it is tried again."""
     for _ in range(3):

@@ -80,8 +80,17 @@ class Checkpoint:
 
 
 def _copied(state: dict[str, object]) -> dict[str, object]:
-    """Of lists that a scheduler writes into (outputs of earlier steps) the same items in lists of their own."""
-    return {name: list(value) if isinstance(value, list) else value for name, value in state.items()}
+    """What a scheduler writes into, apart: lists (outputs of earlier steps), and the sum that PNDM keeps of outputs.
+
+    What has one dimension says what a run's steps are; it stays the very same.
+    """
+
+    def apart(value: object) -> object:
+        if isinstance(value, Tensor) and value.ndim > 1:
+            return value.clone()
+        return list(value) if isinstance(value, list) else value
+
+    return {name: apart(value) for name, value in state.items()}
 
 
 def _random_states(device: torch.device) -> list[tuple[Callable[[Tensor], None], Tensor]]:

@@ -60,6 +60,7 @@ class Streamed:
         self.device = device
         self._lent: dict[Tensor, _Lent] = {}
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._can_pin = True
 
     def serves(self, args: tuple, kwargs: dict) -> bool:
         """Whether a call is made on the device: on tensors elsewhere (for a preview) it is made where weights stay."""
@@ -120,9 +121,12 @@ class Streamed:
 
     def _host(self, tensor: Tensor) -> Tensor:
         host = tensor.detach()
-        if self._stream is None or host.is_pinned():
+        if self._stream is None or not self._can_pin or host.is_pinned():
             return host
-        tensor.data = host.cpu().pin_memory()
+        try:
+            tensor.data = host.cpu().pin_memory()
+        except RuntimeError:  # there is little of such memory (WSL2 allows half of all); other is sent more slowly
+            self._can_pin = False
         return tensor.detach()
 
     def _return(self, tensor: Tensor) -> None:

@@ -125,8 +125,14 @@ def test_closeness_is_that_of_the_metrics():
     assert scoring.closeness([picture(10)], [picture(10)]) == {"squared_error": 0.0, "ssim": 1.0}
     assert scoring.closeness([picture(10)], [picture(12)])["squared_error"] == pytest.approx(4)
     clips = [{"squared_error": error, "ssim": 1, "change_inside": 1, "change_across": 2} for error in (0.0, 8.0)]
-    found = scoring.summary(clips, None)
+    found = scoring.summary(clips, [0, 1], None)
     assert found["psnr"] == pytest.approx(10 * math.log10(255**2 / 4)) and found["border_jump"] == 2
+
+
+def test_the_spread_over_seeds_is_not_that_over_scenes():
+    assert scoring.spread_over_seeds([1.0, 1.0, 5.0, 5.0], [0, 0, 1, 1]) == 0
+    assert scoring.spread_over_seeds([1.0, 3.0, 9.0, 5.0], [0, 0, 1, 1]) == pytest.approx(math.sqrt((2 + 8) / 2))
+    assert scoring.spread_over_seeds([1.0, 3.0], [0, 1]) is None
 
 
 def test_a_jump_at_a_border_is_seen_there():

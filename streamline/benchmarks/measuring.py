@@ -168,7 +168,7 @@ def _row(method: Method, peak: Peak | None, cases: Sequence[Case], records: Reco
         "decode_seconds": statistics.median(clip["decode_seconds"] for clip in clips),
         # Of the original made in the same turn, so that what slows a machine down for a while slows down both.
         "share_of_original": statistics.median(clip["seconds"] / clip["original_seconds"] for clip in clips),
-        **scoring.summary(clips, real),
+        **scoring.summary(clips, [case.scene for case in cases], real),
     }
 
 

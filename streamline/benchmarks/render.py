@@ -53,6 +53,7 @@ SHARE = Column("of the original's", lambda row: f"{row['share_of_original']:.2f}
 PSNR = Column("PSNR, dB", _psnr)
 SSIM = Column("SSIM", lambda row: _number(row["ssim"], ".3f"))
 LATENT = Column("latent error", lambda row: _number(row.get("latent_error", {}).get("mean"), ".4f"))
+SEEDS = Column("± over seeds", lambda row: _number(row.get("latent_error", {}).get("over_seeds"), ".4f"))
 WORST = Column("worst", lambda row: _number(row.get("latent_error", {}).get("worst"), ".4f"))
 FRECHET = Column("Fréchet", lambda row: _number(row.get("frechet_distance"), ".0f"))
 AGREED = Column("as asked", _agreed("mean"))
@@ -81,8 +82,8 @@ COLUMNS = {
         FVD,
         CLIP,
     ),
-    "table2": (NAME, SECONDS, SHARE, PSNR, SSIM, LATENT, FRECHET, AGREED, MOTION, FVD, CLIP),
-    "frontier": (NAME, SECONDS, SHARE, PSNR, SSIM, LATENT, WORST, FRECHET, AGREED, MOTION, FVD, CLIP),
+    "table2": (NAME, SECONDS, SHARE, PSNR, SSIM, LATENT, SEEDS, FRECHET, AGREED, MOTION, FVD, CLIP),
+    "frontier": (NAME, SECONDS, SHARE, PSNR, SSIM, LATENT, SEEDS, WORST, FRECHET, AGREED, MOTION, FVD, CLIP),
     "ablation": (NAME, TENSORS, SECONDS, DENOISE, DECODE, SHARE, PSNR),
     "speed": (NAME, TENSORS, SECONDS, DENOISE, DECODE, SHARE, PSNR),
 }

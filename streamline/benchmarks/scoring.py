@@ -66,10 +66,10 @@ def real_features(cases: Sequence[Case]) -> np.ndarray:
     return _referee().features_of([case.question.clip for case in cases])
 
 
-def summary(clips: Sequence[dict], real: np.ndarray | None) -> dict:
+def summary(clips: Sequence[dict], scenes: Sequence[int], real: np.ndarray | None) -> dict:
     """The scores of a method from those of its clips; a score that some clip lacks is left out.
 
-    real: features of the real clips of their scenes; None where the judge has no say.
+    scenes: number of the scene of each. real: features of the real clips of these; None where the judge has no say.
     """
     found: dict = {"clips": len(clips)}
     if all("squared_error" in clip for clip in clips):
@@ -82,6 +82,7 @@ def summary(clips: Sequence[dict], real: np.ndarray | None) -> dict:
             "mean": float(np.mean(errors)),
             "worst": float(np.max(errors)),
             "spread": float(np.std(errors)),
+            "over_seeds": spread_over_seeds(errors, scenes),
         }
     if all("clip_score" in clip for clip in clips):
         found["clip_score"] = float(np.mean([clip["clip_score"] for clip in clips]))
@@ -95,6 +96,15 @@ def summary(clips: Sequence[dict], real: np.ndarray | None) -> dict:
             features = np.array([clip["features"] for clip in clips])
             found["frechet_distance"] = judge.frechet_distance(real, features)
     return found
+
+
+def spread_over_seeds(values: Sequence[float], scenes: Sequence[int]) -> float | None:
+    """Standard deviation of what seeds make of the same scene, pooled over scenes; None where none has two seeds."""
+    groups = [[v for v, scene in zip(values, scenes, strict=True) if scene == one] for one in sorted(set(scenes))]
+    variances = [(np.var(group, ddof=1), len(group) - 1) for group in groups if len(group) > 1]
+    if not variances:
+        return None
+    return math.sqrt(sum(var * free for var, free in variances) / sum(free for _, free in variances))
 
 
 @cache

@@ -23,6 +23,7 @@ from streamline import (
 )
 from streamline.execution.conditions import Conditions
 from streamline.execution.cuts import CUTS, find_cut
+from streamline.execution.executor import Call
 from streamline.execution.networks import family_of
 from streamline.execution.program import Axis, Program, Stage
 from streamline.execution.rehash import Memory
@@ -139,7 +140,7 @@ class _Line:
     def step(self, timestep, value=None):
         self.values = iter(() if value is None else (value,))
         sample = {"sample": torch.zeros(1, 1, 4, 4)}
-        return float(self.memory.execute(self.program, (), False, timestep, sample, self.conditions).mean())
+        return float(self.memory.execute(Call(self.program, (), sample, self.conditions), timestep).mean())
 
 
 def test_extrapolation_follows_the_noise_level_and_stops_where_it_misses():

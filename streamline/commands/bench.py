@@ -18,7 +18,7 @@ from ..benchmarks.field_scores import has_fvd
 from ..benchmarks.measuring import Bench, measure
 from ..benchmarks.random_pipelines import MIDDLE, random_pipeline
 from ..errors import InputError
-from ..models.catalog import load
+from ..models.catalog import device_for, load
 from .job_options import size_of
 
 BUNDLED = ("tiny-animatediff", "tiny-svd")
@@ -103,8 +103,7 @@ def open_pipeline(model: str, device: str | None) -> DiffusionPipeline:
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
     if model in MIDDLE_MODELS:
-        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return random_pipeline(MIDDLE_MODELS[model], where, torch.float32, MIDDLE)
+        return random_pipeline(MIDDLE_MODELS[model], device_for(device), torch.float32, MIDDLE)
     pipe = load(model, device=device)
     pipe.set_progress_bar_config(disable=True)
     return pipe

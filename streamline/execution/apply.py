@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ..errors import UnsupportedError
 from ..plan import BlockSlicing, Plan
 from .conditions import Conditions
-from .executor import Executor, nothing
+from .executor import Call, nothing
 from .ladder import Ladder, Tightened, ignore
 from .networks import family_of
 from .program import Program
@@ -187,10 +187,10 @@ def run_network(
     program = family.lower(network)
 
     def execute(program: Program, values: dict[str, Tensor], conditions: Conditions) -> Tensor:
-        if memory is not None:
-            timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
-            return memory.execute(program, slicing, apart, timestep, values, conditions, before_slice)
-        return Executor.prepare(program, slicing, apart=apart, before_slice=before_slice)(values, conditions)
+        call = Call(program, slicing, values, conditions, apart, before_slice)
+        if memory is None:
+            return call.run()
+        return memory.execute(call, kwargs["timestep"] if "timestep" in kwargs else args[1])
 
     is_streamed = weights is not None and weights.serves(args, kwargs)
     with weights.around(network, program) if is_streamed else contextlib.nullcontext(program) as program:

@@ -7,7 +7,7 @@ executor's own that nobody reads again where the shapes agree, and every value i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -128,7 +128,7 @@ class Executor:
         return cls(program, group_stages(program, blocks), apart, before_slice, bound)
 
     def __call__(
-        self, values: dict[str, Tensor], conditions: Conditions, features: list[Tensor] | None = None
+        self, values: Mapping[str, Tensor], conditions: Conditions, features: list[Tensor] | None = None
     ) -> Tensor:
         """Run the program on its inputs, each (batch x frames, ...), and return its output, likewise.
 
@@ -148,7 +148,7 @@ class Executor:
         return output
 
     def _run(
-        self, inputs: dict[str, Tensor], conditions: Conditions, features: list[Tensor] | None, index: int
+        self, inputs: Mapping[str, Tensor], conditions: Conditions, features: list[Tensor] | None, index: int
     ) -> Tensor:
         values = dict(inputs)
         if self.bound is not None:
@@ -173,6 +173,27 @@ class Executor:
         if self.program.kept is not None:
             features.append(values[self.program.kept])
         return values[self.program.output]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a network: its program, what goes in, and how it is to be run. As for `Executor`."""
+
+    program: Program
+    slicing: BlockSlicing
+    values: Mapping[str, Tensor]
+    conditions: Conditions
+    apart: bool = False
+    before_slice: Callable[[], object] = nothing
+
+    def run(
+        self, program: Program | None = None, features: list[Tensor] | None = None, bound: str | None = None
+    ) -> Tensor:
+        """What the program gives, or another one in its place. features, bound: as for `Executor`."""
+        executor = Executor.prepare(
+            program or self.program, self.slicing, apart=self.apart, before_slice=self.before_slice, bound=bound
+        )
+        return executor(self.values, self.conditions, features)
 
 
 def _count(group: Group, values: dict[str, Tensor]) -> int:

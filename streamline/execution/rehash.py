@@ -6,18 +6,16 @@ step before has left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..plan import BlockSlicing, Rehash
-from .conditions import Conditions
+from ..plan import Rehash
 from .cuts import find_cut
-from .executor import Executor, nothing
-from .program import Program
+from .executor import Call, nothing
 
 SPARSE = 4  # every so many pixels of a kept feature, in both directions, are enough to judge extrapolation by
 
@@ -53,16 +51,7 @@ class Kept:
 class StepMemory(Protocol):
     """What runs the steps of a denoiser, one after the other, and may remember them."""
 
-    def execute(
-        self,
-        program: Program,
-        slicing: BlockSlicing,
-        apart: bool,
-        timestep: Tensor | float,
-        values: Mapping[str, Tensor],
-        conditions: Conditions,
-        before_slice: Callable[[], object] = nothing,
-    ) -> Tensor:
+    def execute(self, call: Call, timestep: Tensor | float) -> Tensor:
         """Run one step."""
 
     def forget(self) -> None:
@@ -92,40 +81,28 @@ class Memory:
         self._trust: Tensor | None = None
         self._guard = None if self._rehash.guard is None else _Guard(self._rehash.guard)
 
-    def execute(
-        self,
-        program: Program,
-        slicing: BlockSlicing,
-        apart: bool,
-        timestep: Tensor | float,
-        values: Mapping[str, Tensor],
-        conditions: Conditions,
-        before_slice: Callable[[], object] = nothing,
-    ) -> Tensor:
+    def execute(self, call: Call, timestep: Tensor | float) -> Tensor:
         """Run one step, in full or from what the last full one kept. Raises PlanError for a cut that is not there."""
         current = self._current_run()
         if current is not self._run:
             self.forget()
             self._run = current
+        program, sample = call.program, call.values["sample"]
         cut = find_cut(program, self._rehash.cut)
-        extent = (conditions.batch, conditions.frames)
-        if apart and extent == self._extent:
+        extent = (call.conditions.batch, call.conditions.frames)
+        if call.apart and extent == self._extent:
             self._now = self._now and self._now.apart(*extent)
             self._before = self._before and self._before.apart(*extent)
 
-        def run_part(part: Program, features: list[Tensor], bound: str | None = None) -> Tensor:
-            executor = Executor.prepare(part, slicing, apart=apart, before_slice=before_slice, bound=bound)
-            return executor(values, conditions, features)
-
         if self._is_full(extent):
-            output = self._keep(timestep, lambda features: run_part(replace(program, kept=cut), features))
+            output = self._keep(timestep, lambda features: call.run(replace(program, kept=cut), features))
             self._extent = extent
             if self._guard is not None:
-                self._guard.renew(values["sample"])
+                self._guard.renew(sample)
         else:
-            output = run_part(program.bind([cut]), self.features(timestep), cut)
+            output = call.run(program.bind([cut]), self.features(timestep), cut)
             if self._guard is not None:
-                self._guard.watch(values["sample"])
+                self._guard.watch(sample)
         self._step += 1
         return output
 

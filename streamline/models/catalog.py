@@ -133,7 +133,7 @@ def load(
         raise ModelError(f"{name} has no base to exchange; a base goes with animatediff or a motion adapter.")
     source = base or (model.source if model else name)
 
-    device = _device(device)
+    device = device_for(device)
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     half = dtype in (torch.float16, torch.bfloat16)
     folder = find(source) or _download(source, half=half, offline=offline)
@@ -175,7 +175,8 @@ def place(pipe: DiffusionPipeline, device: str | torch.device) -> DiffusionPipel
     return pipe.to(device)
 
 
-def _device(wanted: str | torch.device | None) -> torch.device:
+def device_for(wanted: str | torch.device | None) -> torch.device:
+    """A device by torch's name for it, or the CUDA GPU if there is one. Raises InputError for one that is not here."""
     if wanted is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -26,10 +26,10 @@ from torch import Tensor
 from ..execution.apply import apply
 from ..execution.conditions import Conditions
 from ..execution.cuts import CUTS, find_cut
-from ..execution.executor import Executor, nothing
-from ..execution.program import Axis, Program, Stage
+from ..execution.executor import Call, nothing
+from ..execution.program import Axis, Stage
 from ..job import Job, call_arguments
-from ..plan import BlockSlicing, Plan
+from ..plan import Plan
 from ..sampler import sampler_arguments
 
 DIRECTIONS = 2  # of the changes of one step
@@ -207,24 +207,14 @@ class _Recorder:
         self.timesteps: list[Tensor | float] = []
         self.features: dict[str, list[Tensor]] = {cut: [] for cut in cuts}
 
-    def execute(
-        self,
-        program: Program,
-        slicing: BlockSlicing,
-        apart: bool,
-        timestep: Tensor | float,
-        values: Mapping[str, Tensor],
-        conditions: Conditions,
-        before_slice: Callable[[], object] = nothing,
-    ) -> Tensor:
-        names = {find_cut(program, cut): kept for cut, kept in self.features.items()}
+    def execute(self, call: Call, timestep: Tensor | float) -> Tensor:
+        names = {find_cut(call.program, cut): kept for cut, kept in self.features.items()}
         stages: list[Stage] = []
-        for stage in program.stages:
+        for stage in call.program.stages:
             stages.append(stage)
             if stage.name in names:
                 stages.append(_tap(stage, names[stage.name]))
-        executor = Executor.prepare(replace(program, stages=tuple(stages)), slicing, before_slice=before_slice)
-        output = executor(values, conditions)
+        output = call.run(replace(call.program, stages=tuple(stages)))
         self.predictions.append(output.cpu())
         self.timesteps.append(timestep)
         return output
@@ -250,25 +240,12 @@ class _Answers:
         self._known = known
         self._step = 0
 
-    def execute(
-        self,
-        program: Program,
-        slicing: BlockSlicing,
-        apart: bool,
-        timestep: Tensor | float,
-        values: Mapping[str, Tensor],
-        conditions: Conditions,
-        before_slice: Callable[[], object] = nothing,
-    ) -> Tensor:
+    def execute(self, call: Call, timestep: Tensor | float) -> Tensor:
         step, self._step = self._step, self._step + 1
-        output = self.answer(step, program, values, conditions)
-        if output is None:
-            output = Executor.prepare(program, slicing, before_slice=before_slice)(values, conditions)
-        return output
+        output = self.answer(step, call)
+        return call.run() if output is None else output
 
-    def answer(
-        self, step: int, program: Program, values: Mapping[str, Tensor], conditions: Conditions
-    ) -> Tensor | None:
+    def answer(self, step: int, call: Call) -> Tensor | None:
         raise NotImplementedError
 
     def forget(self) -> None:
@@ -286,17 +263,16 @@ class _Changes(_Answers):
         self._pipe = pipe
         self.changes: list[dict[Reuse, Tensor]] = []
 
-    def answer(self, step: int, program: Program, values: Mapping[str, Tensor], conditions: Conditions) -> Tensor:
-        like = values["sample"]
+    def answer(self, step: int, call: Call) -> Tensor:
+        like = call.values["sample"]
         recorded = self._known.predictions[step].to(like.device)
         found: dict[Reuse, Tensor] = {}
         if 0 < step < self._known.steps - 1:
             for cut in self._known.features:
-                name = find_cut(program, cut)
-                executor = Executor.prepare(program.bind([name]), (), bound=name)
+                name = find_cut(call.program, cut)
                 for reuse, feature in self._reuses(cut, step):
-                    output = executor(values, conditions, [feature.to(like.device)])
-                    found[reuse] = _guided(self._pipe, output - recorded, conditions).cpu()
+                    output = call.run(call.program.bind([name]), [feature.to(like.device)], name)
+                    found[reuse] = _guided(self._pipe, output - recorded, call.conditions).cpu()
         self.changes.append(found)
         return recorded
 
@@ -322,12 +298,10 @@ class _Push(_Answers):
         super().__init__(known)
         self._at, self._push = step, push
 
-    def answer(
-        self, step: int, program: Program, values: Mapping[str, Tensor], conditions: Conditions
-    ) -> Tensor | None:
+    def answer(self, step: int, call: Call) -> Tensor | None:
         if step > self._at:
             return None
-        recorded = self._known.predictions[step].to(values["sample"].device)
+        recorded = self._known.predictions[step].to(call.values["sample"].device)
         if step < self._at:
             return recorded
         push = self._push.to(recorded).flatten(0, 1)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 LONGEST_QUOTE = 80  # characters of what was given, in a sentence about it
+NO_ROOM = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 
 
 def quoted(value: object) -> str:
@@ -94,9 +95,10 @@ def telling_out_of_memory() -> Iterator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or Python say so and nobody has told it in words yet.
 
-    On a CPU torch has no error class of its own for it, only the name of its allocator in the message.
+    Only torch's own allocator on a GPU has an error class for it; the CPU's, and CUDA and its libraries when they find
+    no room for themselves, say it in the message.
     """
-    known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in NO_ROOM)
     return known and not isinstance(error, OutOfMemory)
 
 

@@ -1,6 +1,7 @@
 """The page in a real browser: videos are made, plans follow the fields, nothing is lost, nothing is fetched."""
 
 import re
+from base64 import b64encode
 from io import BytesIO
 
 import pytest
@@ -115,8 +116,7 @@ def test_a_dropped_video_brings_its_settings_back(page, tmp_path):
     waiting.value.save_as(path)
     page.reload()
     page.locator("#outlook").wait_for(timeout=30_000)
-    page.get_by_role("button", name="Bring back the settings").click()
-    page.locator("#restore input[type=file]").set_input_files(path)
+    _drop(page, path)
     page.get_by_text("Its settings are back").wait_for()
     assert page.locator("#steps input").input_value() == "3"
     assert page.locator("#seed input").input_value() == "77"
@@ -206,12 +206,51 @@ def test_a_card_can_be_tried(page):
     assert "8.0 GiB" in page.locator(".budget .ticks").inner_text()
 
 
+def test_the_plan_that_is_shown_is_that_of_the_card(page):
+    """A budget that was chosen goes with the card it was chosen for."""
+    slider = page.get_by_label("Memory it may use")
+    slider.focus()
+    slider.press("Home")
+    page.wait_for_function("document.querySelector('#budget textarea, #budget input')?.value !== ''")
+    least = page.locator(".budget output").inner_text()
+    page.get_by_role("button", name="Type a budget").click()
+    page.locator("#card input").click()
+    page.get_by_role("option", name="a 8 GiB card").click()
+    page.get_by_text("Pretending to be").wait_for()
+    page.wait_for_function("text => document.querySelector('.budget output').innerText !== text", arg=least)
+
+
 def test_a_model_that_cannot_be_fetched_is_a_sentence(page):
     choose_model(page, "of your own")
     name = page.get_by_label("Folder or hub id", exact=True)
     name.fill("nobody/nothing")
     name.press("Enter")
     page.locator("#note-model", has_text="is not on this machine").wait_for()
+
+
+def test_a_second_video_waits_until_the_first_is_made_or_cancelled(page):
+    set_field(page, "steps", 500)
+    make(page)
+    page.locator("#progress", has_text=re.compile(r"step [1-9]\d* of 500")).wait_for(timeout=MAKE_SECONDS * 1000)
+    set_field(page, "steps", 2)
+    make(page)
+    page.locator("#note-budget", has_text="Your last video is still being made; cancel it first.").wait_for()
+    page.get_by_role("button", name="Cancel").first.click()
+    page.locator("#progress", has_text="Cancelled").wait_for(timeout=3000)
+
+
+def _drop(page, path):
+    """Drop a file anywhere on the page."""
+    content = b64encode(path.read_bytes()).decode()
+    page.evaluate(
+        """([name, content]) => {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], name, { type: "video/mp4" }));
+            document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+        }""",
+        [path.name, content],
+    )
 
 
 def _picture():

@@ -11,6 +11,8 @@ from test_cost import Composed
 from streamline import LiveTensors, Plan, Slicing
 from streamline.execution.apply import run_network
 from streamline.execution.moments import Moments, measure
+from streamline.execution.program import Axis
+from streamline.execution.rows import Rows
 
 
 def sparing(seed: int) -> Plan:
@@ -72,3 +74,16 @@ def test_the_composed_peak_is_the_measured_one(kind, seed, record_property):
     ratio = composed.cost(plan).peak_bytes / composed.measured(plan)
     record_property(f"error: composed to measured peak of values kept by rows, {kind}", abs(ratio - 1))
     assert 0.99 <= ratio <= 1.03
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_values_that_are_still_on_their_way_to_the_host_are_waited_for():
+    device = torch.device("cuda")
+    images = torch.randn(3, 8, 16, 16, device=device)
+    rows = Rows(device, on_host=True)
+    for image in images.split(1):
+        torch.cuda._sleep(10**8)  # some hundredths of a second, so that the copy is far from done
+        rows.add(image)
+    read = rows.read(Axis.PIXELS, 3, 40)
+    assert torch.equal(read.squeeze(3), images.flatten(2)[:, :, 3:40])

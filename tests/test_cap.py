@@ -9,7 +9,7 @@ from networks import KINDS
 from torch import nn
 
 from streamline import DeviceError, LiveTensors, OutOfMemory, Plan, detect
-from streamline.errors import telling_out_of_memory
+from streamline.errors import is_out_of_memory, telling_out_of_memory
 from streamline.execution.apply import run_network
 from streamline.hardware.cap import capped
 from streamline.hardware.cards import emulate
@@ -57,6 +57,19 @@ def test_it_fails_at_the_call_that_exceeds(device):
             torch.zeros(1)
         kept.clear()
         torch.zeros(3 * 1024)  # there is room again
+
+
+@pytest.mark.parametrize(
+    ("words", "is_so"),
+    [
+        ("CUDA error: out of memory\nCUDA kernel errors might be reported later", True),  # pinned memory; a new kernel
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_libraries_without_room_are_out_of_memory_too(words, is_so):
+    assert is_out_of_memory(RuntimeError(words)) is is_so
 
 
 def test_weights_count_from_the_start(device):

@@ -10,6 +10,7 @@ from diffusers import AnimateDiffPipeline, DDIMScheduler, StableVideoDiffusionPi
 from safetensors.torch import load_file
 
 from streamline import MODELS, InputError, ModelError, load
+from streamline.execution.residency import bring
 from streamline.models import catalog
 from streamline.models.catalog import BUNDLED, _variant, model_of
 
@@ -121,6 +122,21 @@ def _cut_short(folder):
         untrained.svd().save_pretrained(folder / "cut")
         file = next((folder / "cut" / "unet").glob("*.safetensors"))
         file.write_bytes(file.read_bytes()[:1000])
+
+
+def test_weights_that_others_leave_no_room_for_come_one_by_one(monkeypatch):
+    """No GPU is needed: where moving ends is what counts."""
+    pipe, asked = untrained.animatediff(), []
+
+    def full(*_):
+        raise torch.OutOfMemoryError("On demand.")
+
+    monkeypatch.setattr(pipe, "to", full)
+    monkeypatch.setattr(pipe, "enable_model_cpu_offload", lambda device: asked.append(device))
+    bring(pipe, torch.device("cuda"))
+    assert asked == [torch.device("cuda")]
+    with pytest.raises(torch.OutOfMemoryError):
+        bring(pipe, torch.device("cpu"))
 
 
 @pytest.mark.gpu

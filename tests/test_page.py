@@ -6,13 +6,16 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 import untrained
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import streamline
 from ui import charts, panels, words, work
 from ui.events import Failed, Loading, Noted, PartDone, PartStarted, Stepped
-from ui.fields import PICTURES
+from ui.fields import PICTURES, budget_text
 from ui.form import Form, read, read_picture
 from ui.gallery import Gallery
 from ui.models import Pipelines, Profile, Source, entries
@@ -193,6 +196,30 @@ def test_words_are_short():
     ]  # fmt: skip
     assert (words.size(0), words.size(2**20 * 12.34), words.size(2**33)) == ("–", "12.3 MiB", "8.0 GiB")
     assert panels.note("<b>") == "<p>&lt;b&gt;</p>"
+
+
+@given(count=st.integers(2**20, 2**40))
+def test_a_budget_that_is_named_is_never_less_when_it_is_typed(count):
+    assert 0 <= streamline.parse_bytes(budget_text(count)) - count < 2**20
+
+
+def test_a_card_larger_than_this_machine_is_planned_but_nothing_is_made_for_it(lent, monkeypatch):
+    planner = Planner(lent)
+    outlook = planner.outlook(replace(SETTINGS, card="24GiB", budget_bytes=None))
+    assert outlook.plan is not None and planner.order(outlook, None).parts
+    room = streamline.default_budget
+    monkeypatch.setattr(streamline, "default_budget", lambda device: room(device) if device.emulated else 2**20)
+    with pytest.raises(streamline.InputError, match=r"planned, but not made here: it needs .*, and 1\.0 MiB are free"):
+        planner.order(outlook, None)
+
+
+def test_a_download_keeps_nobody_from_the_bundled_models():
+    pipelines = Pipelines(offline=True)
+    with pipelines._lock:  # held while another model is fetched
+        loading = threading.Thread(target=pipelines.get, args=(Source("tiny-animatediff"), torch.float32), daemon=True)
+        loading.start()
+        loading.join(60)
+        assert not loading.is_alive()
 
 
 def test_estimates_are_near_the_plans_and_come_at_once(lent):

@@ -15,7 +15,8 @@ from .gallery import Gallery
 from .guard import Guard
 from .journal import to_stderr as log_to_stderr
 from .models import Pipelines
-from .planning import Planner
+from .orders import Order
+from .planning import Planner, dtype_of
 from .service import Service
 from .state import Studio
 from .style import CSS, HEAD, THEME
@@ -46,7 +47,14 @@ def build(
     if card:
         streamline.emulate(card)
     pipelines = Pipelines(is_offline, is_public)
-    make = zero.on_gpu(work.make) if zero.is_here() else partial(work.make, pipelines=pipelines)
+    if zero.is_here():
+        make = zero.on_gpu(work.make, partial(_fetch, pipelines))
+    else:
+        make = partial(work.make, pipelines=pipelines)
     planner = Planner(pipelines)
     service = Service(make, Gallery(output_dir), planner.forget)
-    return page.build(Studio(service, planner, card, is_offline))
+    return page.build(Studio(service, planner, card, is_offline, is_public))
+
+
+def _fetch(pipelines: Pipelines, order: Order) -> None:
+    pipelines.get(order.settings.source, dtype_of(order.settings.model, order.settings.card))

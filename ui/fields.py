@@ -9,6 +9,8 @@ from pathlib import Path
 
 import gradio as gr
 
+import streamline
+
 from . import words
 from .form import EMULATED, FIELDS
 from .models import OWN, Entry, Profile, entries
@@ -269,5 +271,9 @@ def size_label(size: Sequence[int]) -> str:
 
 
 def budget_text(count: int) -> str:
-    """Bytes as they are typed, to the byte where it matters."""
-    return words.size(count) if count >= words.GIB else str(count)
+    """Bytes as they are typed: never fewer, for what was named as enough must be enough."""
+    if count < words.GIB:
+        return str(count)
+    short = words.size(count)
+    exceeds = streamline.parse_bytes(short) - count
+    return short if 0 <= exceeds < words.MIB else f"{-(-count // words.MIB)} MiB"

@@ -25,6 +25,7 @@ from .style import html
 from .style import read as read_static
 
 FORMATS = (("MP4", ".mp4"), ("WebM", ".webm"), ("GIF", ".gif"), ("PNG frames", ".zip"))
+CRF = 16  # of the file that is kept; less is finer
 TICK_SECONDS = 0.5
 
 
@@ -65,7 +66,13 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             with gr.Row(visible=False, equal_height=True) as take_home:
                 kind = gr.Dropdown(list(FORMATS), value=".mp4", label="Format", min_width=120, elem_id="format")
                 crf = gr.Slider(
-                    10, 35, value=16, step=1, label="Compression", info="less is finer; for MP4 and WebM", min_width=220
+                    10,
+                    35,
+                    value=CRF,
+                    step=1,
+                    label="Compression",
+                    info="less is finer; for MP4 and WebM",
+                    min_width=220,
                 )
                 download = gr.DownloadButton("Download", min_width=120, elem_id="download")
             live = html("", elem_classes="fold", elem_id="live")
@@ -106,6 +113,8 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         trouble = dict(reading.notes)
         if not trouble:
             try:
+                if (last := watched(studio, browser, "generate")) is not None and not last.is_over:
+                    raise streamline.InputError("Your last video is still being made; cancel it first.")
                 outlook = studio.planner.outlook(reading.settings)
                 order = studio.planner.order(outlook, reading.image)
                 browser["generate"] = studio.service.submit(browser["visitor"], order)
@@ -133,6 +142,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             stop: gr.update(interactive=running),
             download: gr.update(value=_video(view, browser)) if done else gr.skip(),
             kind: ".mp4" if done else gr.skip(),
+            crf: CRF if done else gr.skip(),
             receipt_box: gr.update(visible=done),
             receipt: _receipt(view, browser) if done else gr.skip(),
         }
@@ -169,7 +179,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         """The memory slider was moved."""
         return field_list.budget_text(int(event._data["bytes"]))
 
-    def remedy(event: gr.EventData, budget):
+    def remedy(event: gr.EventData, budget, model):
         """Do what a button of the plan proposes."""
         data = event._data
         answer = {}
@@ -180,7 +190,8 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
                 answer[fields.by_name[name]] = int(data[name])
         if "width" in data:
             label = field_list.size_label((int(data["width"]), int(data["height"])))
-            answer[fields.size] = gr.update(choices=[label, field_list.FREE_SIZE], value=label)
+            presets = field_list.sizes_of(entries()[model])
+            answer[fields.size] = gr.update(choices=[*dict.fromkeys([label, *presets])], value=label)
         if "quality" in data:
             answer[fields.by_name["quality"]] = data["quality"]
         if "budget" in data:
@@ -199,21 +210,21 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         return str(run.export(folder / f"video{suffix}", int(crf)))
 
     browser_state = browser
-    followed = [stage, progress, live, result, video, take_home, stop, download, kind, receipt_box, receipt]
+    followed = [stage, progress, live, result, video, take_home, stop, download, kind, crf, receipt_box, receipt]
     budget = fields.by_name["budget"]
 
     typed = [
         fields.by_name[name].input
         for name in ("frames", "steps", "width", "height", "guidance", "motion", "fps", "noise", "seed", "quality",
-                     "prompt", "negative_prompt", "card")
+                     "prompt", "negative_prompt")
     ] + [fields.by_name["image"].change, fields.by_name["budget"].submit, fields.by_name["budget"].blur]  # fmt: skip
     looking.on(typed)
     sides = [fields.by_name["width"], fields.by_name["height"], fields.free_size]
     looking.after(fields.size.input(field_list.follow_size, fields.size, sides, **QUICK))
-    fields.by_name["card"].input(lambda: "", None, budget, **QUICK)
+    looking.after(fields.by_name["card"].input(lambda: "", None, budget, **QUICK))
     looking.after(fields.slider.input(slide, None, budget, **QUICK))
     mended = [budget, fields.size, *(fields.by_name[name] for name in ("frames", "width", "height", "quality"))]
-    looking.after(outlook_panel.click(remedy, budget, mended, **QUICK))
+    looking.after(outlook_panel.click(remedy, [budget, fields.by_name["model"]], mended, **QUICK))
     for name in ("model", "own", "base", "motion_adapter"):
         field = fields.by_name[name]
         event = field.input if name == "model" else field.submit

@@ -125,6 +125,7 @@ class Pipelines:
         self._offline = offline
         self._is_public = is_public
         self._lock = threading.Lock()
+        self._small_lock = threading.Lock()  # of its own, so that a download keeps nobody from the bundled models
         self._small: dict[Source, DiffusionPipeline] = {}
         self._last: tuple[Source, torch.dtype, DiffusionPipeline] | None = None
 
@@ -132,12 +133,12 @@ class Pipelines:
         """The pipeline, loaded if need be; raises ModelError when it cannot be had."""
         if self._is_public:
             _refuse_folders(source)
-        with self._lock:
+        is_small = source.name.startswith("tiny-")
+        with self._small_lock if is_small else self._lock:
             if source in self._small:
                 return self._small[source]
             if self._last is not None and self._last[:2] == (source, dtype):
                 return self._last[2]
-            is_small = source.name.startswith("tiny-")
             if not is_small:
                 self._last = None  # its memory is needed for the next one
             pipe = streamline.load(

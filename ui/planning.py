@@ -13,7 +13,7 @@ import torch
 
 import streamline
 
-from . import estimating, words
+from . import estimating, words, zero
 from .estimating import Known, Target
 from .models import Entry, Pipelines, Profile, Source, entries
 from .orders import QUALITIES, Order, Part, Settings
@@ -174,14 +174,14 @@ class Planner:
     def comparison(self, outlook: Outlook, image) -> Order:
         """The original and the streamlined run; the original is left out where the device cannot hold it."""
         self._require(outlook)
-        room = streamline.default_budget(outlook.device)
+        room = self._room(outlook)
         original = Part("original", None, outlook.original, is_skipped=outlook.original.peak_bytes > room)
         streamlined = Part("streamlined", outlook.plan, outlook.prediction)
         return Order("compare", outlook.settings, (original, streamlined), image)
 
     def sweep(self, outlook: Outlook, qualities: list[str], points: int, image) -> Order:
         """A grid: for each quality budgets from the smallest that does to where more no longer helps."""
-        room = streamline.default_budget(outlook.device)
+        room = self._room(outlook)
         parts = [Part("original", None, outlook.original, is_skipped=outlook.original.peak_bytes > room)]
         for quality in qualities:
             asked = replace(outlook.settings, quality=quality)
@@ -194,13 +194,23 @@ class Planner:
 
     def _check(self, outlook: Outlook) -> streamline.Prediction | None:
         """The original, where a video is not the same, it fits, and it is not much to wait for."""
-        original, room = outlook.original, streamline.default_budget(outlook.device)
+        original, room = outlook.original, self._room(outlook)
         is_cheap = original.seconds <= CHECK_SECONDS and original.peak_bytes <= room and not outlook.settings.card
         return original if is_cheap and not outlook.plan.is_exact else None
 
     def _require(self, outlook: Outlook) -> None:
         if outlook.plan is None:
             raise streamline.InputError(outlook.trouble)
+        here = streamline.default_budget(self.device(""))
+        if outlook.prediction.peak_bytes > here:
+            needs = words.size_up(outlook.prediction.peak_bytes)
+            raise streamline.InputError(
+                f"This can be planned, but not made here: it needs {needs}, and {words.size(here)} are free."
+            )
+
+    def _room(self, outlook: Outlook) -> int:
+        """What may be used: an emulated card may be larger than what is here."""
+        return min(streamline.default_budget(outlook.device), streamline.default_budget(self.device("")))
 
     def _forecast(self, settings: Settings) -> streamline.Forecast:
         key = _Key.of(settings)
@@ -257,7 +267,9 @@ class Planner:
         return dtype_of(settings.model, settings.card)
 
     def _where(self, settings: Settings):
-        return streamline.emulate(settings.card) if settings.card else device_name()
+        if settings.card:
+            return streamline.emulate(settings.card)
+        return zero.where() if zero.is_here() and device_name() != "cpu" else device_name()
 
     def _remedies(
         self, error: streamline.BudgetError, known: Outlook, qualities: tuple[str, ...]

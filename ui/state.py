@@ -13,12 +13,16 @@ NOBODY = {"visitor": "", "generate": "", "compare": ""}
 
 @dataclass(frozen=True)
 class Studio:
-    """The services behind the page. card: emulated from the beginning. is_offline: the hub is not asked."""
+    """The services behind the page.
+
+    card: emulated from the beginning. is_offline: the hub is not asked. is_public: strangers may come.
+    """
 
     service: Service
     planner: Planner
     card: str = ""
     is_offline: bool = False
+    is_public: bool = False
 
 
 def known(browser: dict | None) -> dict:

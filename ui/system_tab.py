@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import gradio as gr
+from huggingface_hub.constants import HF_HUB_CACHE
 
 import streamline
 
@@ -35,20 +36,27 @@ def build(studio: Studio, browser: gr.BrowserState, tab: gr.Tab) -> None:
     devices = html("", elem_id="devices")
     with gr.Row():
         refresh = gr.Button("Read again", elem_id="refresh")
-        measure = gr.Button("Measure how fast it is", elem_id="measure")
+        measure = gr.Button("Measure how fast it is", elem_id="measure", visible=not studio.is_public)
     kept = html("", elem_id="kept")
     with gr.Row():
-        clear_cache = gr.Button("Clear what was learnt about this machine", elem_id="clear-cache")
+        clear_cache = gr.Button(
+            "Clear what was learnt about this machine", elem_id="clear-cache", visible=not studio.is_public
+        )
         clear_gallery = gr.Button("Delete all videos of this browser", variant="stop", elem_id="clear-gallery")
 
     def show(browser):
         return device_cards(measured=False), kept_panel(studio, known(browser)["visitor"])
 
     def show_measured():
+        if not studio.service.is_idle:
+            raise gr.Error(
+                "A video is being made, which would be measured with it; try again after it.", print_exception=False
+            )
         return device_cards(measured=True)
 
     def forget():
         shutil.rmtree(streamline.cache_folder(), ignore_errors=True)
+        studio.planner.forget()
 
     def delete_all(browser):
         studio.service.gallery.clear(known(browser)["visitor"])
@@ -115,7 +123,7 @@ def _versions() -> str:
 
 def kept_panel(studio: Studio, visitor: str) -> str:
     """What takes room on the disk."""
-    hub = Path.home() / ".cache" / "huggingface" / "hub"
+    hub = Path(HF_HUB_CACHE)
     rows = (
         ("Videos of this browser", studio.service.gallery.folder, studio.service.gallery.size_bytes(visitor)),
         ("Learnt about this machine", streamline.cache_folder(), _size(streamline.cache_folder())),

@@ -5,25 +5,45 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from .events import Event
+import streamline
+
+from .events import Event, Failed, Loading
 from .orders import Order
 
 LEAST_SECONDS, MOST_SECONDS = 20, 300
 LOADING_SECONDS = 30
 MARGIN = 1.5  # over what is predicted; a call that takes longer is cut off
+CARD = "H100 80GB"  # of the cards whose rates are known, the nearest to what is lent
 Maker = Callable[[Order, str], Iterator[Event]]
 
 
-def on_gpu(make: Maker) -> Maker:
+def on_gpu(make: Maker, fetch: Callable[[Order], object]) -> Maker:
     """The maker, on a lent GPU where the `spaces` package is there, and as it is elsewhere.
 
     It is given and gives plain data, for nothing else reaches another process.
+    fetch: brings the files of an order's model before a GPU is asked for, which nobody should hold during a download.
     """
     try:
         import spaces
     except ImportError:
         return make
-    return spaces.GPU(duration=seconds_of)(make)
+    lent = spaces.GPU(duration=seconds_of)(make)
+
+    def made(order: Order, stop: str) -> Iterator[Event]:
+        yield Loading()
+        try:
+            fetch(order)
+        except streamline.StreamlineError as error:
+            yield Failed(str(error))
+            return
+        yield from lent(order, stop)
+
+    return made
+
+
+def where() -> tuple[streamline.Device, streamline.Rates]:
+    """What is lent, as a plan needs it. Here a GPU only seems to be there: whoever measures it ends in an error."""
+    return streamline.detect(), streamline.emulate(CARD)[1]
 
 
 def is_here() -> bool:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..cost.tracing import cast_arguments
-from ..errors import OutOfMemory
+from ..errors import OutOfMemory, telling_out_of_memory
 from ..execution.apply import run_network
 from ..execution.networks import family_of
 from ..job import Job
@@ -62,11 +62,18 @@ def measure_gpu(path: Path, device: str = "cuda", *, rehearse: bool = False, min
         "left_out": [],
     }
     for model in SMALL_MODELS if rehearse else paper.FRAMES:
+        if time.monotonic() > end:
+            result["left_out"].append({"model": model, "name": "all", "reason": "no time left"})
+            continue
         frames = SMALL_FRAMES if rehearse else paper.FRAMES[model]
         pipe, weights = _pipeline(model, device, dtype, rehearse)
         sizes = SMALL_SIZES if rehearse else paper.SIZES
-        if time.monotonic() < end:
-            result["parity"].append({"model": model, **parity(pipe, frames, *sizes[0])})
+        if time.monotonic() < end and pipe.unet.device == pipe._execution_device:  # it is called without the pipeline
+            try:
+                with telling_out_of_memory():
+                    result["parity"].append({"model": model, **parity(pipe, frames, *sizes[0])})
+            except OutOfMemory as error:
+                result["left_out"].append({"model": model, "name": "parity", "reason": str(error)})
         for height, width in sizes:
             job = Job.for_model(pipe, height=height, width=width, num_frames=frames, num_inference_steps=STEPS)
             for row in _rows(pipe, job, before.started_bytes, end):
@@ -126,6 +133,9 @@ def _rows(pipe: DiffusionPipeline, job: Job, baseline: int | None, end: float) -
             yield {"name": "the rest", "reason": "no time left"}
             return
         method = make()
+        if time.monotonic() > end:
+            yield {"name": method.name, "reason": "no time left"}
+            return
         try:
             row, latents = _measure(pipe, job, method, baseline)
         except OutOfMemory as error:

@@ -184,7 +184,7 @@ class _Guard:
         self._change = torch.empty((), dtype=change.dtype, pin_memory=True)
         self._change.copy_(change, non_blocking=True)
         self._is_copied = torch.cuda.Event()
-        self._is_copied.record()
+        self._is_copied.record(torch.cuda.current_stream(self._reference.device))
 
     @property
     def is_exceeded(self) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from diffusers import DiffusionPipeline
 from torch import nn
+
+from ..errors import is_out_of_memory
 
 
 def can_move_weights(pipe: DiffusionPipeline) -> bool:
@@ -30,4 +33,14 @@ def weights_by_stages(pipe: DiffusionPipeline) -> Iterator[None]:
         yield
     finally:
         pipe.remove_all_hooks()
+        bring(pipe, device)
+
+
+def bring(pipe: DiffusionPipeline, device: torch.device) -> None:
+    """Put all networks on a device; where others have taken the room, each comes when it is called from now on."""
+    try:
         pipe.to(device)
+    except (RuntimeError, MemoryError) as error:
+        if device.type != "cuda" or not is_out_of_memory(error):
+            raise
+        pipe.enable_model_cpu_offload(device=device)

@@ -24,6 +24,7 @@ class Rows:
 
     def __init__(self, device: torch.device, *, on_host: bool) -> None:
         self.device, self.on_host = device, on_host
+        self._is_coming = False  # copies to host memory were launched that may not have arrived yet
         self._pieces: list[Tensor | None] = []
         self._starts = [0]
 
@@ -65,6 +66,7 @@ class Rows:
     def add(self, rows: Tensor) -> None:
         """Keep a copy, for somebody else may hold what a stage returned."""
         self._append(self._room(rows.shape, rows.dtype).copy_(rows, non_blocking=True))
+        self._is_coming = True
 
     def read(self, axis: Axis, start: int, stop: int) -> Tensor:
         """A slice on the device: a copy, but for rows that lie in one piece there."""
@@ -81,7 +83,9 @@ class Rows:
     def write(self, start: int, stop: int, pixels: Tensor) -> None:
         """Put a slice of pixels in its place."""
         for piece, first, last in self._placed():
-            cut(Axis.PIXELS, piece, start, stop).copy_(pixels[first:last], non_blocking=True)
+            part = cut(Axis.PIXELS, piece, start, stop)
+            part.copy_(pixels[first:last], non_blocking=part.is_contiguous())
+        self._is_coming = True
 
     def free(self, stop: int) -> None:
         """Let go of the pieces that end at or before a row."""
@@ -99,10 +103,17 @@ class Rows:
 
     def _room(self, shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if self.on_host and self.device.type == "cuda":
-            return torch.empty(shape, dtype=dtype, pin_memory=True)
+            try:
+                return torch.empty(shape, dtype=dtype, pin_memory=True)
+            except RuntimeError:  # there is little of it; other host memory is only slower
+                return torch.empty(shape, dtype=dtype)
         return torch.empty(shape, dtype=dtype, device=self.device)
 
     def _on_device(self, part: Tensor) -> Tensor:
+        """A copy there. What is not contiguous the CPU gathers first, at once, so it must have arrived by then."""
+        if self._is_coming and self.on_host and self.device.type == "cuda" and not part.is_contiguous():
+            torch.cuda.current_stream(self.device).synchronize()
+            self._is_coming = False
         return part.to(self.device, non_blocking=True)
 
     def _placed(self) -> Iterator[tuple[Tensor, int, int]]:

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import UnsupportedError
 from .program import Program, Stage
+from .residency import bring
 
 
 def weights_of(modules: Iterable[nn.Module]) -> list[Tensor]:
@@ -169,8 +170,11 @@ def weights_streamed(pipe: DiffusionPipeline, networks: Sequence[nn.Module]) -> 
         if on_gpu:
             for part in parts:
                 remove_hook_from_module(part)
-            for part, home in homes.items():
-                part.to(home)
+            if all(home.type == "cuda" for home in homes.values()):
+                bring(pipe, streamed.device)
+            else:
+                for part, home in homes.items():
+                    part.to(home)
         if was_offloaded:
             pipe.enable_model_cpu_offload(device=streamed.device)
 

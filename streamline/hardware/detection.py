@@ -233,7 +233,7 @@ def _named(device: str | torch.device | None) -> tuple[str, int]:
 def _detect_cuda(index: int, gpus: Sequence[Gpu]) -> Device:
     try:
         properties = torch.cuda.get_device_properties(index)
-        uuid = str(properties.uuid)
+        uuid = str(getattr(properties, "uuid", ""))  # a GPU that ZeroGPU only promises has none
         is_known = any(gpu.uuid == uuid for gpu in gpus)
         free = None if is_known else torch.cuda.mem_get_info(index)[0]
         reserved = torch.cuda.memory_reserved(index)

@@ -26,6 +26,7 @@ from torch import nn
 
 from ..errors import InputError, ModelError
 from ..execution.apply import PIPELINES
+from ..execution.residency import bring
 from ..hardware.detection import detect
 from .weights import check_weights, has_weights
 
@@ -172,7 +173,8 @@ def place(pipe: DiffusionPipeline, device: str | torch.device) -> DiffusionPipel
     if device.type == "cuda" and missing > detect(device).free_bytes:
         pipe.enable_model_cpu_offload(device=device)
         return pipe
-    return pipe.to(device)
+    bring(pipe, device)
+    return pipe
 
 
 def device_for(wanted: str | torch.device | None) -> torch.device:

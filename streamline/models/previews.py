@@ -106,7 +106,9 @@ def fit(vae: AutoencoderKL | AutoencoderKLTemporalDecoder) -> Linear:
     pictures = _pictures()
     latents = []
     for picture in pictures:
-        distribution = vae.encode(picture[None].to(vae.device, vae.dtype)).latent_dist
+        hook = vars(vae).get("_hf_hook")  # it brings the weights, not what they are given
+        place = getattr(hook, "execution_device", None) or vae.device
+        distribution = vae.encode(picture[None].to(place, vae.dtype)).latent_dist
         latents.append(distribution.mean.float().cpu() * vae.config.scaling_factor)
     latents = torch.cat(latents)
     colours = functional.adaptive_avg_pool2d(pictures, latents.shape[-2:])

@@ -2,6 +2,17 @@
 (() => {
   const carriesFiles = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");
   const hasOwnField = (event) => event.target.closest && event.target.closest("#picture, #restore");
+  // The field is there only while its accordion is open.
+  const give = (files, isOpening = false, tries = 50) => {
+    const input = document.querySelector("#restore input[type=file]");
+    if (input) {
+      input.files = files;
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+      return;
+    }
+    if (!isOpening) document.querySelector("#restore-box button")?.click();
+    if (tries > 0) setTimeout(give, 100, files, true, tries - 1);
+  };
   let depth = 0;
   const leave = () => { depth = 0; document.body.classList.remove("dropping"); };
   document.addEventListener("dragenter", (event) => {
@@ -13,11 +24,8 @@
     leave();
     if (!carriesFiles(event) || hasOwnField(event)) return;
     event.preventDefault();
-    const input = document.querySelector("#restore input[type=file]");
-    if (!input) return;
     const files = new DataTransfer();
     files.items.add(event.dataTransfer.files[0]);
-    input.files = files.files;
-    input.dispatchEvent(new Event("change", { bubbles: true }));
+    give(files.files);
   });
 })();

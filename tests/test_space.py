@@ -25,7 +25,7 @@ import types
 
 import torch
 
-if multiprocessing.parent_process() is None:  # a GPU seems to be there, and whoever touches it ends in an error
+if multiprocessing.current_process().name == "MainProcess":  # where a GPU only seems to be there
     def touched(*_):
         raise RuntimeError("CUDA must not be initialized in the main process on Spaces with Stateless GPU environment.")
 

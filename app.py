@@ -65,18 +65,24 @@ if __name__ == "__main__":
         print(
             "Anyone who can reach this address can use the app; --auth USER:PASS keeps strangers out.", file=sys.stderr
         )
-    _, address, _ = demo.launch(
-        server_name="0.0.0.0" if options.listen else None,
-        server_port=options.port,
-        share=options.share,
-        auth=options.auth,
-        root_path=options.root_path or None,
-        inbrowser=options.inbrowser,
-        mcp_server=options.mcp,
-        allowed_paths=[str(output_dir)],  # what is in it has names that only its owner is told
-        prevent_thread_lock=options.window,
-        **ui.LAUNCH,
-    )
+    try:
+        _, address, _ = demo.launch(
+            server_name="0.0.0.0" if options.listen else None,
+            server_port=options.port,
+            share=options.share,
+            auth=options.auth,
+            root_path=options.root_path or None,
+            inbrowser=options.inbrowser,
+            mcp_server=options.mcp,
+            allowed_paths=[str(output_dir)],  # what is in it has names that only its owner is told
+            prevent_thread_lock=options.window,
+            **ui.LAUNCH,
+        )
+    except OSError as error:
+        if "port" not in str(error):
+            raise
+        print(f"app.py: Port {options.port} is used by another program; choose one with --port.", file=sys.stderr)
+        sys.exit(1)
     if options.window:
         import webview
 

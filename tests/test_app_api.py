@@ -1,5 +1,6 @@
 """The app for programs: named endpoints through gradio_client, and options of app.py."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -95,6 +96,15 @@ def test_bad_requests_are_sentences(client, given):
 def test_options_that_make_no_sense_are_refused_at_once(option, sentence):
     done = subprocess.run([sys.executable, "app.py", *option], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and sentence in done.stderr
+
+
+def test_a_port_that_is_taken_is_a_sentence():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        command = [sys.executable, "app.py", "--port", str(taken.getsockname()[1])]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "is used by another program" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_language_models_are_offered_the_endpoints(tmp_path):

@@ -13,7 +13,7 @@ import gradio as gr
 import streamline
 
 from . import fields as field_list
-from . import panels
+from . import panels, words
 from .fields import Fields
 from .form import FIELDS, Form, Reading, source_of
 from .looking import PLANNING, QUICK, Looking
@@ -207,7 +207,10 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         if run is None:
             return gr.skip()
         folder = Path(tempfile.mkdtemp(prefix="streamline-download-"))
-        return str(run.export(folder / f"video{suffix}", int(crf)))
+        try:
+            return str(run.export(folder / f"video{suffix}", int(crf)))
+        except (streamline.StreamlineError, OSError) as error:
+            raise gr.Error(words.failure(error), print_exception=False) from None
 
     browser_state = browser
     followed = [stage, progress, live, result, video, take_home, stop, download, kind, crf, receipt_box, receipt]
@@ -237,7 +240,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
     )
     stop.click(cancel, browser, [timer, *followed], **QUICK)
     timer.tick(tick, [browser, seen, changed], [seen, timer, changed, *followed], **QUICK)
-    gr.on([kind.input, crf.release], export, [kind, crf, browser], download, **QUICK)
+    gr.on([kind.input, crf.input], export, [kind, crf, browser], download, trigger_mode="always_last", **QUICK)
 
     def open_page(browser):
         """Find again what this browser was watching."""

@@ -1,3 +1,8 @@
+// Small videos are shown with their pixels, large ones smoothly.
+document.addEventListener("loadedmetadata", (event) => {
+  event.target.style.imageRendering = event.target.videoWidth <= 256 ? "pixelated" : "auto";
+}, true);
+
 // Files dropped anywhere but on a field of their own go to the field that restores settings.
 (() => {
   const carriesFiles = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");

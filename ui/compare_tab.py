@@ -24,6 +24,7 @@ from .style import html
 from .style import read as read_static
 
 POINTS = 3  # budgets of a quality, until someone asks for more
+NOTHING_SEEN = ("", -1, -1)  # of an order: its id, its version, how many of its runs are made
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class CompareTab:
 
 def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
     """Lay the tab out and connect it. inputs: the fields of the Generate tab."""
-    seen = gr.State(("", -1))
+    seen = gr.State(NOTHING_SEEN)
     about = html("", elem_id="compare-about")
     with gr.Row():
         start = gr.Button("Compare with the original", variant="primary", size="lg", scale=3, elem_id="compare")
@@ -72,7 +73,7 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
         except streamline.StreamlineError as error:
             return {trouble: panels.note(str(error))}
         view = watched(studio, browser, "compare")
-        return {trouble: "", browser_state: browser} | show(view) | {timer: gr.Timer(active=True), seen: ("", -1)}
+        return {trouble: "", browser_state: browser} | show(view) | {timer: gr.Timer(active=True), seen: NOTHING_SEEN}
 
     browser_state = browser
 
@@ -104,21 +105,27 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
             }
         return answer
 
+    over = {timer: gr.update(active=False)}
+
     def tick(browser, seen_before):
         view = watched(studio, browser, "compare")
         if view is None:
             return {timer: gr.Timer(active=False)}
-        if (view.id, view.version) == tuple(seen_before):
+        id_before, version_before, made_before = seen_before
+        if (view.id, view.version) == (id_before, version_before):
             return {seen: seen_before}
-        over = {timer: gr.Timer(active=False)} if view.is_over else {}
-        return {seen: (view.id, view.version)} | show(view) | over
+        made = sum(result is not None for result in view.results)
+        answer = {seen: (view.id, view.version, made)} | show(view)
+        if (view.id, made) == (id_before, made_before):
+            answer.pop(table, None)  # it stands as it is
+        return answer | (over if view.is_over else {})
 
     def cancel(browser):
         view = watched(studio, browser, "compare")
         if view is None:
             return {stop: gr.update(interactive=False)}
         studio.service.cancel(browser["visitor"], view.id)
-        return show(watched(studio, browser, "compare")) | {timer: gr.Timer(active=False)}
+        return show(watched(studio, browser, "compare")) | over
 
     start.click(start_comparison, [browser, *inputs], [trouble, browser, *followed], **QUICK)
     sweep.click(start_sweep, [qualities, points, browser, *inputs], [trouble, browser, *followed], **QUICK)
@@ -135,8 +142,8 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
     def open_page(browser):
         view = watched(studio, known(browser), "compare")
         if view is None:
-            return {seen: ("", -1)}
-        return show(view) | {timer: gr.Timer(active=not view.is_over), seen: ("", -1)}
+            return {seen: NOTHING_SEEN}
+        return show(view) | {timer: gr.Timer(active=not view.is_over), seen: NOTHING_SEEN}
 
     return CompareTab(followed, open_page, describe, about)
 

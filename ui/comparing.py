@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import tempfile
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from statistics import fmean
@@ -16,14 +17,14 @@ from .service import View
 IDENTICAL = 100.0  # dB; frames that do not differ have no PSNR
 
 
-def decibels(first: streamline.Result, second: streamline.Result) -> list[float]:
+def decibels(psnr: Iterable[float]) -> list[float]:
     """PSNR of every frame, IDENTICAL at most."""
-    return [min(IDENTICAL, value) for value in streamline.psnr(first.frames, second.frames)]
+    return [min(IDENTICAL, value) for value in psnr]
 
 
 def likeness(first: streamline.Result, second: streamline.Result) -> tuple[list[float], list[float]]:
     """PSNR in dB (IDENTICAL at most) and SSIM of every frame, none of the latter where frames are too small for it."""
-    psnr = decibels(first, second)
+    psnr = decibels(streamline.psnr(first.frames, second.frames))
     try:
         return psnr, list(streamline.ssim(first.frames, second.frames))
     except streamline.InputError:
@@ -110,8 +111,8 @@ def _alike(view: View) -> str:
 
 def grid(view: View) -> str:
     """A table of every run of a sweep: what it took, and how close it came to the original."""
-    original, rows = view.results[0], ""
-    for part, result in zip(view.order.parts, view.results, strict=True):
+    rows = ""
+    for part, result, psnr in zip(view.order.parts, view.results, view.psnr, strict=True):
         if part.is_skipped:
             rows += (
                 f"<tr><td>{escape(part.label)}</td><td>would need {words.size_up(part.prediction.peak_bytes)}</td>"
@@ -121,8 +122,8 @@ def grid(view: View) -> str:
             rows += f"<tr><td>{escape(part.label)}</td><td>…</td><td>…</td><td>…</td></tr>"
         else:
             close = "–"
-            if original is not None and part.plan is not None:
-                mean = fmean(decibels(original, result))
+            if psnr:
+                mean = fmean(decibels(psnr))
                 close = "identical" if mean >= IDENTICAL else f"{mean:.1f} dB"
             rows += (
                 f"<tr><td>{escape(part.label)}</td><td>{words.size(result.peak_bytes)}</td>"

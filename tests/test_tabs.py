@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -15,13 +16,13 @@ from PIL import Image
 
 import streamline
 from streamline.output.receipt import Measured
-from ui import compare_tab, gallery_tab
+from ui import compare_tab, comparing, gallery_tab
 from ui.events import Failed, PartDone, PartStarted, Stepped
 from ui.form import FIELDS
 from ui.gallery import Gallery
 from ui.models import Profile, Source
 from ui.orders import Order, Part, Settings
-from ui.service import Service
+from ui.service import REMEMBERED, Service, View
 from ui.state import NOBODY, Studio
 
 JOB = streamline.Job(height=32, width=32, num_frames=2, num_inference_steps=1, prompt="a cat")
@@ -157,3 +158,30 @@ def test_a_sweep_without_its_original_tells_no_likeness(tab):
     tab.until(lambda: tab.view.status == "loading")
     tab.say(done(1, result_of(PLAN)), Failed("Enough."))
     assert tab.view.psnr == ((), (), ()) and " dB" not in tab.do("tick")["sweep-table"]
+
+
+def test_a_finished_comparison_is_worked_out_once(tab, monkeypatch):
+    written, report_html = [], streamline.report_html
+    monkeypatch.setattr(streamline, "report_html", lambda *given: written.append(given) or report_html(*given))
+    tab.do("start_comparison")
+    tab.until(lambda: tab.view.status == "loading")
+    tab.say(done(0, result_of(None)), done(1, result_of(PLAN)))
+    tab.end()
+    shown = [tab.do(name) for name in ("tick", "open_page", "open_page")]
+    (path,) = {answer["report"]["value"] for answer in shown}
+    assert Path(path).name == "comparison.html" and Path(path).is_file() and len(written) == 1
+    assert all("PSNR" in answer["figures"] and "<video" in answer["wipe"] for answer in shown)
+
+
+def test_reports_of_comparisons_that_are_forgotten_are_removed(tab, monkeypatch):
+    monkeypatch.setattr(comparing, "wipe", lambda view: "")
+    monkeypatch.setattr(streamline, "report_html", lambda *given: "")
+    results = result_of(None), result_of(PLAN)
+    receipts = tuple(map(receipt_of, results))
+    view, comparisons = View("", COMPARISON, results=results, receipts=receipts), comparing.Comparisons()
+    paths = [Path(comparisons.of(replace(view, id=str(index))).report) for index in range(REMEMBERED + 2)]
+    assert [path.exists() for path in paths] == [False] * 2 + [True] * REMEMBERED
+    assert not paths[0].parent.exists()
+    del comparisons
+    gc.collect()
+    assert not paths[-1].exists()

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import gradio as gr
 
 import streamline
 
 from . import comparing, panels, words
+from .comparing import Comparisons
 from .form import FIELDS, Form, read
 from .generate_tab import TICK_SECONDS
 from .looking import QUICK
 from .models import entries
 from .orders import QUALITIES, Settings
-from .service import View
 from .state import Studio, known, watched
 from .style import html
 from .style import read as read_static
@@ -39,6 +37,7 @@ class CompareTab:
 
 def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
     """Lay the tab out and connect it. inputs: the fields of the Generate tab."""
+    comparisons = Comparisons()
     seen = gr.State(NOTHING_SEEN)
     about = html("", elem_id="compare-about")
     with gr.Row():
@@ -98,10 +97,11 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
         if view is not None and view.order.kind == "sweep":
             answer[table] = comparing.grid(view)
         elif done:
+            comparison = comparisons.of(view)
             answer |= {
-                wipe: comparing.wipe(view),
-                figures: comparing.figures(view),
-                report: gr.update(visible=view.results[0] is not None, value=_report(view)),
+                wipe: comparison.wipe,
+                figures: comparison.figures,
+                report: gr.update(visible=comparison.report is not None, value=comparison.report),
             }
         return answer
 
@@ -157,13 +157,3 @@ def summary(settings: Settings) -> str:
         f"{job.height}, {job.num_inference_steps} steps, seed {job.seed}, {settings.quality} quality, "
         "as set in the Generate tab.</p>"
     )
-
-
-def _report(view: View) -> str | None:
-    """The path of the comparison as one web page; None where there is only one video."""
-    original, streamlined = view.results
-    if original is None:
-        return None
-    path = Path(tempfile.mkdtemp(prefix="streamline-report-")) / "comparison.html"
-    path.write_text(streamline.report_html(original, streamlined, view.receipts[1]), encoding="utf-8")
-    return str(path)

@@ -1,10 +1,14 @@
-"""How alike two videos are and what each took, as HTML: pure functions of a view."""
+"""How alike two videos are and what each took, as HTML, from a view; of finished comparisons it is kept."""
 
 from __future__ import annotations
 
 import base64
+import shutil
 import tempfile
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from statistics import fmean
@@ -12,9 +16,48 @@ from statistics import fmean
 import streamline
 
 from . import charts, panels, words
-from .service import View
+from .service import REMEMBERED, View
 
 IDENTICAL = 100.0  # dB; frames that do not differ have no PSNR
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison as it is shown. report: path of it as one web page; None where there is only one video."""
+
+    wipe: str
+    figures: str
+    report: str | None
+
+
+class Comparisons:
+    """Finished comparisons, each worked out once, for that takes a while; as many are kept as orders are."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Comparison] = OrderedDict()
+        self._folder = tempfile.TemporaryDirectory(prefix="streamline-reports-")
+        self._lock = threading.Lock()
+
+    def of(self, view: View) -> Comparison:
+        with self._lock:
+            if view.id not in self._kept:
+                self._kept[view.id] = Comparison(wipe(view), figures(view), self._report(view))
+                if len(self._kept) > REMEMBERED:
+                    oldest, _ = self._kept.popitem(last=False)
+                    shutil.rmtree(self._home(oldest), ignore_errors=True)
+            return self._kept[view.id]
+
+    def _home(self, name: str) -> Path:
+        return Path(self._folder.name) / name
+
+    def _report(self, view: View) -> str | None:
+        original, streamlined = view.results
+        if original is None:
+            return None
+        path = self._home(view.id) / "comparison.html"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(streamline.report_html(original, streamlined, view.receipts[1]), encoding="utf-8")
+        return str(path)
 
 
 def decibels(psnr: Iterable[float]) -> list[float]:

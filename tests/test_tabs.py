@@ -131,6 +131,17 @@ def tab(tmp_path):
     tab._events.put(None)
 
 
+@pytest.mark.parametrize("again", [("start_comparison",), ("start_sweep", ["exact"], 1)])
+def test_an_order_that_is_being_made_is_not_lost_to_a_second_one(tab, again):
+    tab.do("start_comparison")
+    first = tab.browser["compare"]
+    answer = tab.do(*again)
+    assert answer == {"compare-note": "<p>Your last comparison is still being made; cancel it first.</p>"}
+    assert tab.browser["compare"] == first
+    assert tab.do("cancel")["compare-note"] == ""
+    assert tab.do(*again)["compare-note"] == "" and tab.browser["compare"] != first
+
+
 def test_runs_of_a_sweep_are_measured_once_and_their_frames_let_go(tab, monkeypatch):
     measured, psnr = [], streamline.psnr
     monkeypatch.setattr(streamline, "psnr", lambda *videos: measured.append(videos) or psnr(*videos))

@@ -59,7 +59,7 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
         table = html("", elem_classes="fold", elem_id="sweep-table")
 
     timer = gr.Timer(TICK_SECONDS, active=False)
-    followed = [progress, wipe, figures, report, table, stop, timer, seen]
+    followed = [trouble, progress, wipe, figures, report, table, stop, timer, seen]
 
     def start_order(make_order, browser, values):
         browser = known(browser)
@@ -67,6 +67,9 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
         if not reading.is_complete:
             return {trouble: panels.note(next(iter(reading.notes.values())))}
         try:
+            last = watched(studio, browser, "compare")
+            if last is not None and not last.is_over:
+                raise streamline.InputError("Your last comparison is still being made; cancel it first.")
             order = make_order(studio.planner.outlook(reading.settings), reading.image)
             browser["compare"] = studio.service.submit(browser["visitor"], order)
         except streamline.StreamlineError as error:
@@ -105,7 +108,7 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
             }
         return answer
 
-    over = {timer: gr.update(active=False)}
+    over = {timer: gr.update(active=False), trouble: ""}
 
     def tick(browser, seen_before):
         view = watched(studio, browser, "compare")
@@ -127,8 +130,8 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
         studio.service.cancel(browser["visitor"], view.id)
         return show(watched(studio, browser, "compare")) | over
 
-    start.click(start_comparison, [browser, *inputs], [trouble, browser, *followed], **QUICK)
-    sweep.click(start_sweep, [qualities, points, browser, *inputs], [trouble, browser, *followed], **QUICK)
+    start.click(start_comparison, [browser, *inputs], [browser, *followed], **QUICK)
+    sweep.click(start_sweep, [qualities, points, browser, *inputs], [browser, *followed], **QUICK)
     stop.click(cancel, browser, followed, **QUICK)
     timer.tick(tick, [browser, seen], followed, **QUICK)
 

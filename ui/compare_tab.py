@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import gradio as gr
 
 import streamline
 
 from . import comparing, panels, words
+from .comparing import Comparisons
 from .form import FIELDS, Form, read
 from .generate_tab import TICK_SECONDS
 from .looking import QUICK
 from .models import entries
 from .orders import QUALITIES, Settings
-from .service import View
 from .state import Studio, known, watched
 from .style import html
 from .style import read as read_static
 
 POINTS = 3  # budgets of a quality, until someone asks for more
+NOTHING_SEEN = ("", -1, -1)  # of an order: its id, its version, how many of its runs are made
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class CompareTab:
 
 def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
     """Lay the tab out and connect it. inputs: the fields of the Generate tab."""
-    seen = gr.State(("", -1))
+    comparisons = Comparisons()
+    seen = gr.State(NOTHING_SEEN)
     about = html("", elem_id="compare-about")
     with gr.Row():
         start = gr.Button("Compare with the original", variant="primary", size="lg", scale=3, elem_id="compare")
@@ -59,7 +59,7 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
         table = html("", elem_classes="fold", elem_id="sweep-table")
 
     timer = gr.Timer(TICK_SECONDS, active=False)
-    followed = [progress, wipe, figures, report, table, stop, timer, seen]
+    followed = [trouble, progress, wipe, figures, report, table, stop, timer, seen]
 
     def start_order(make_order, browser, values):
         browser = known(browser)
@@ -67,12 +67,15 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
         if not reading.is_complete:
             return {trouble: panels.note(next(iter(reading.notes.values())))}
         try:
+            last = watched(studio, browser, "compare")
+            if last is not None and not last.is_over:
+                raise streamline.InputError("Your last comparison is still being made; cancel it first.")
             order = make_order(studio.planner.outlook(reading.settings), reading.image)
             browser["compare"] = studio.service.submit(browser["visitor"], order)
         except streamline.StreamlineError as error:
             return {trouble: panels.note(str(error))}
         view = watched(studio, browser, "compare")
-        return {trouble: "", browser_state: browser} | show(view) | {timer: gr.Timer(active=True), seen: ("", -1)}
+        return {trouble: "", browser_state: browser} | show(view) | {timer: gr.Timer(active=True), seen: NOTHING_SEEN}
 
     browser_state = browser
 
@@ -97,31 +100,38 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
         if view is not None and view.order.kind == "sweep":
             answer[table] = comparing.grid(view)
         elif done:
+            comparison = comparisons.of(view)
             answer |= {
-                wipe: comparing.wipe(view),
-                figures: comparing.figures(view),
-                report: gr.update(visible=view.results[0] is not None, value=_report(view)),
+                wipe: comparison.wipe,
+                figures: comparison.figures,
+                report: gr.update(visible=comparison.report is not None, value=comparison.report),
             }
         return answer
+
+    over = {timer: gr.update(active=False), trouble: ""}
 
     def tick(browser, seen_before):
         view = watched(studio, browser, "compare")
         if view is None:
             return {timer: gr.Timer(active=False)}
-        if (view.id, view.version) == tuple(seen_before):
+        id_before, version_before, made_before = seen_before
+        if (view.id, view.version) == (id_before, version_before):
             return {seen: seen_before}
-        over = {timer: gr.Timer(active=False)} if view.is_over else {}
-        return {seen: (view.id, view.version)} | show(view) | over
+        made = sum(result is not None for result in view.results)
+        answer = {seen: (view.id, view.version, made)} | show(view)
+        if (view.id, made) == (id_before, made_before):
+            answer.pop(table, None)  # it stands as it is
+        return answer | (over if view.is_over else {})
 
     def cancel(browser):
         view = watched(studio, browser, "compare")
         if view is None:
             return {stop: gr.update(interactive=False)}
         studio.service.cancel(browser["visitor"], view.id)
-        return show(watched(studio, browser, "compare")) | {timer: gr.Timer(active=False)}
+        return show(watched(studio, browser, "compare")) | over
 
-    start.click(start_comparison, [browser, *inputs], [trouble, browser, *followed], **QUICK)
-    sweep.click(start_sweep, [qualities, points, browser, *inputs], [trouble, browser, *followed], **QUICK)
+    start.click(start_comparison, [browser, *inputs], [browser, *followed], **QUICK)
+    sweep.click(start_sweep, [qualities, points, browser, *inputs], [browser, *followed], **QUICK)
     stop.click(cancel, browser, followed, **QUICK)
     timer.tick(tick, [browser, seen], followed, **QUICK)
 
@@ -135,8 +145,8 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
     def open_page(browser):
         view = watched(studio, known(browser), "compare")
         if view is None:
-            return {seen: ("", -1)}
-        return show(view) | {timer: gr.Timer(active=not view.is_over), seen: ("", -1)}
+            return {seen: NOTHING_SEEN}
+        return show(view) | {timer: gr.Timer(active=not view.is_over), seen: NOTHING_SEEN}
 
     return CompareTab(followed, open_page, describe, about)
 
@@ -150,13 +160,3 @@ def summary(settings: Settings) -> str:
         f"{job.height}, {job.num_inference_steps} steps, seed {job.seed}, {settings.quality} quality, "
         "as set in the Generate tab.</p>"
     )
-
-
-def _report(view: View) -> str | None:
-    """The path of the comparison as one web page; None where there is only one video."""
-    original, streamlined = view.results
-    if original is None:
-        return None
-    path = Path(tempfile.mkdtemp(prefix="streamline-report-")) / "comparison.html"
-    path.write_text(streamline.report_html(original, streamlined, view.receipts[1]), encoding="utf-8")
-    return str(path)

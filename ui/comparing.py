@@ -1,9 +1,14 @@
-"""How alike two videos are and what each took, as HTML: pure functions of a view."""
+"""How alike two videos are and what each took, as HTML, from a view; of finished comparisons it is kept."""
 
 from __future__ import annotations
 
 import base64
+import shutil
 import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from statistics import fmean
@@ -11,19 +16,58 @@ from statistics import fmean
 import streamline
 
 from . import charts, panels, words
-from .service import View
+from .service import REMEMBERED, View
 
 IDENTICAL = 100.0  # dB; frames that do not differ have no PSNR
 
 
-def decibels(first: streamline.Result, second: streamline.Result) -> list[float]:
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison as it is shown. report: path of it as one web page; None where there is only one video."""
+
+    wipe: str
+    figures: str
+    report: str | None
+
+
+class Comparisons:
+    """Finished comparisons, each worked out once, for that takes a while; as many are kept as orders are."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Comparison] = OrderedDict()
+        self._folder = tempfile.TemporaryDirectory(prefix="streamline-reports-")
+        self._lock = threading.Lock()
+
+    def of(self, view: View) -> Comparison:
+        with self._lock:
+            if view.id not in self._kept:
+                self._kept[view.id] = Comparison(wipe(view), figures(view), self._report(view))
+                if len(self._kept) > REMEMBERED:
+                    oldest, _ = self._kept.popitem(last=False)
+                    shutil.rmtree(self._home(oldest), ignore_errors=True)
+            return self._kept[view.id]
+
+    def _home(self, name: str) -> Path:
+        return Path(self._folder.name) / name
+
+    def _report(self, view: View) -> str | None:
+        original, streamlined = view.results
+        if original is None:
+            return None
+        path = self._home(view.id) / "comparison.html"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(streamline.report_html(original, streamlined, view.receipts[1]), encoding="utf-8")
+        return str(path)
+
+
+def decibels(psnr: Iterable[float]) -> list[float]:
     """PSNR of every frame, IDENTICAL at most."""
-    return [min(IDENTICAL, value) for value in streamline.psnr(first.frames, second.frames)]
+    return [min(IDENTICAL, value) for value in psnr]
 
 
 def likeness(first: streamline.Result, second: streamline.Result) -> tuple[list[float], list[float]]:
     """PSNR in dB (IDENTICAL at most) and SSIM of every frame, none of the latter where frames are too small for it."""
-    psnr = decibels(first, second)
+    psnr = decibels(streamline.psnr(first.frames, second.frames))
     try:
         return psnr, list(streamline.ssim(first.frames, second.frames))
     except streamline.InputError:
@@ -110,8 +154,8 @@ def _alike(view: View) -> str:
 
 def grid(view: View) -> str:
     """A table of every run of a sweep: what it took, and how close it came to the original."""
-    original, rows = view.results[0], ""
-    for part, result in zip(view.order.parts, view.results, strict=True):
+    rows = ""
+    for part, result, psnr in zip(view.order.parts, view.results, view.psnr, strict=True):
         if part.is_skipped:
             rows += (
                 f"<tr><td>{escape(part.label)}</td><td>would need {words.size_up(part.prediction.peak_bytes)}</td>"
@@ -121,8 +165,8 @@ def grid(view: View) -> str:
             rows += f"<tr><td>{escape(part.label)}</td><td>…</td><td>…</td><td>…</td></tr>"
         else:
             close = "–"
-            if original is not None and part.plan is not None:
-                mean = fmean(decibels(original, result))
+            if psnr:
+                mean = fmean(decibels(psnr))
                 close = "identical" if mean >= IDENTICAL else f"{mean:.1f} dB"
             rows += (
                 f"<tr><td>{escape(part.label)}</td><td>{words.size(result.peak_bytes)}</td>"

@@ -10,23 +10,32 @@ from PIL import Image
 
 from . import panels, words
 from .gallery import Run
+from .journal import log
 from .models import entries
 
 SHOWN = 60
 
 
 def cards(runs: Sequence[Run]) -> str:
-    """A card for every run."""
-    if not runs:
-        return '<div class="empty">Videos you make appear here, and stay until you delete them.</div>'
+    """A card for every run; one whose thumbnail cannot be read is left out, and logged."""
     offers = entries()
-    return f'<div class="gallery">{"".join(_card(run, offers) for run in runs[:SHOWN])}</div>'
+    shown = [_card(run, picture, offers) for run in runs[:SHOWN] if (picture := _picture(run)) is not None]
+    if not shown:
+        return '<div class="empty">Videos you make appear here, and stay until you delete them.</div>'
+    return f'<div class="gallery">{"".join(shown)}</div>'
 
 
-def _card(run: Run, offers: dict) -> str:
+def _picture(run: Run) -> str | None:
+    try:
+        with Image.open(run.thumbnail) as thumbnail:
+            return panels.data_uri(thumbnail)
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        log.warning("the thumbnail of run %s cannot be read, so it is not shown: %s", run.name, type(error).__name__)
+        return None
+
+
+def _card(run: Run, picture: str, offers: dict) -> str:
     job = run.settings.job
-    with Image.open(run.thumbnail) as thumbnail:
-        picture = panels.data_uri(thumbnail)
     label = offers[run.settings.model].label if run.settings.model in offers else run.settings.model
     title = job.prompt or "From a picture"
     measured = run.receipt.measured

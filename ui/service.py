@@ -49,7 +49,8 @@ class Sample:
 class View:
     """An order at one moment. version: grows with every change. ahead: orders to be made before it.
 
-    part: index of the one being made. samples, steps: of that part. results: by part, None where there is none.
+    part: index of the one being made. samples, steps: of that part. results: by part, None where there is none; of a
+    sweep they come without frames. psnr: by part, of every frame in dB against the original; () where a sweep has none.
     notes: what the runs said of themselves. run: the name of the finished video in the gallery.
     began: when work on it began, in seconds of time.time().
     """
@@ -67,6 +68,7 @@ class View:
     preview: tuple[Image.Image, ...] = ()
     results: tuple[streamline.Result | None, ...] = ()
     receipts: tuple[streamline.Receipt | None, ...] = ()
+    psnr: tuple[tuple[float, ...], ...] = ()
     notes: tuple[str, ...] = ()
     trouble: str = ""
     run: str = ""
@@ -92,11 +94,14 @@ class View:
 
 @dataclass
 class _Entry:
+    """original: frames that the other runs of a sweep are compared with, while it is made."""
+
     owner: str
     view: View
     stop: Path
     context: contextvars.Context
     part_began: float = 0.0
+    original: tuple[Image.Image, ...] = ()
 
 
 class Service:
@@ -124,7 +129,7 @@ class Service:
                 raise streamline.InputError(f"{MOST_WAITING} orders are waiting already; try again in a while.")
             name = secrets.token_urlsafe(12)
             nothing = (None,) * len(order.parts)
-            view = View(name, order, results=nothing, receipts=nothing)
+            view = View(name, order, results=nothing, receipts=nothing, psnr=((),) * len(order.parts))
             stop = Path(self._folder.name) / name
             self._entries[name] = _Entry(owner, view, stop, contextvars.copy_context())
             self._waiting.append(name)
@@ -207,6 +212,7 @@ class Service:
             self._apply(entry, Failed(words.failure(error)))
         finally:
             ended.set()
+            entry.original = ()
             entry.stop.unlink(missing_ok=True)
             view = entry.view
             seconds = round(time.time() - view.began, 3)
@@ -256,10 +262,16 @@ class Service:
                 )
             case Decoding():
                 self._set(entry, status="decoding")
-            case PartDone(index=index):
-                results, receipts = list(view.results), list(view.receipts)
-                results[index], receipts[index] = event.result, event.receipt
-                self._set(entry, results=tuple(results), receipts=tuple(receipts))
+            case PartDone(index=index, result=result, receipt=receipt):
+                psnr = ()
+                if view.order.kind == "sweep":
+                    psnr, result = self._measure(entry, index, result), replace(result, frames=())
+                self._set(
+                    entry,
+                    results=_with(view.results, index, result),
+                    receipts=_with(view.receipts, index, receipt),
+                    psnr=_with(view.psnr, index, psnr),
+                )
             case Noted(sentence=sentence):
                 self._set(entry, notes=(*view.notes, sentence))
             case Checking():
@@ -268,6 +280,13 @@ class Service:
                 self._set(entry, receipts=(replace(view.receipts[0], fidelity=fidelity),))
             case Failed(sentence=sentence):
                 self._set(entry, status="failed", trouble=sentence, ended=time.time(), preview=())
+
+    def _measure(self, entry: _Entry, index: int, result: streamline.Result) -> tuple[float, ...]:
+        """PSNR of a run of a sweep; of the original none, but it is kept for the runs that follow."""
+        if entry.view.order.parts[index].plan is None:
+            entry.original = result.frames
+            return ()
+        return streamline.psnr(result.frames, entry.original) if entry.original else ()
 
     def _sample(self, entry: _Entry, ended: threading.Event) -> None:
         """Memory between the events, so that the plot moves while a step takes long."""
@@ -296,6 +315,10 @@ class Service:
         over = [name for name, entry in self._entries.items() if entry.view.is_over]
         for name in over[:-REMEMBERED]:
             del self._entries[name]
+
+
+def _with(values: tuple, index: int, value: object) -> tuple:
+    return (*values[:index], value, *values[index + 1 :])
 
 
 def _video_of(receipt: streamline.Receipt) -> tuple:

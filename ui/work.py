@@ -24,6 +24,7 @@ from .orders import Order, Part
 from .planning import device_name, dtype_of
 
 WARM_UP_STEPS = 2
+POLL_SECONDS = 0.2  # between two looks at the stop file while nothing happens
 PREVIEW_SECONDS = 0.4  # between two previews
 PREVIEW_SHARE = 0.1  # of the time, at most
 
@@ -32,13 +33,19 @@ def make(order: Order, stop: str, pipelines: Pipelines | None = None) -> Iterato
     """What happens while an order is made, the last event PartDone or Failed; none once it is stopped.
 
     stop: path of a file that ends the work as soon as it exists; a file, so that it can be made from another process.
+    Loading cannot be ended, so then nobody waits for it any longer: the model is kept for later, and nothing is run.
     pipelines: loaded ones to use; without any, as in a process of its own, the model is loaded anew.
     """
     events: queue.Queue[Event | None] = queue.Queue()
+    should_stop = Path(stop).exists
+    claim = threading.Lock()  # taken once: by the work when it has loaded the model, or here to give up on that
+
+    def claimed() -> bool:
+        return claim.acquire(blocking=False)
 
     def work() -> None:
         try:
-            _work(order, Path(stop).exists, pipelines or Pipelines(), events.put)
+            _work(order, should_stop, claimed, pipelines or Pipelines(), events.put)
         except streamline.Cancelled:
             pass
         except BaseException as error:  # told in words to whoever waits, whatever it was
@@ -49,14 +56,32 @@ def make(order: Order, stop: str, pipelines: Pipelines | None = None) -> Iterato
             events.put(None)
 
     threading.Thread(target=work, daemon=True).start()
-    while (event := events.get()) is not None:
+    while True:
+        try:
+            event = events.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            if should_stop() and claimed():
+                return
+            continue
+        if event is None:
+            return
         yield event
 
 
-def _work(order: Order, should_stop: Callable[[], bool], pipelines: Pipelines, emit: Callable[[Event], None]) -> None:
+def _work(
+    order: Order,
+    should_stop: Callable[[], bool],
+    claimed: Callable[[], bool],
+    pipelines: Pipelines,
+    emit: Callable[[Event], None],
+) -> None:
+    """claimed: asked once the model is loaded, whether somebody still waits for it."""
     settings = order.settings
     emit(Loading())
-    pipe = streamline.place(pipelines.get(settings.source, dtype_of(settings.model, settings.card)), device_name())
+    pipe = pipelines.get(settings.source, dtype_of(settings.model, settings.card))
+    if should_stop() or not claimed():
+        return
+    pipe = streamline.place(pipe, device_name())
     for index, part in enumerate(order.parts):
         if part.is_skipped:
             continue

@@ -44,7 +44,7 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
 options = options_of(sys.argv[1:] if __name__ == "__main__" else [])
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in launch.sh; read when torch is first imported
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as in launch.sh; read when torch is first imported
 if options.offline:
     os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -156,8 +156,9 @@ def test_the_composed_peak_is_the_measured_one(kind, seed, record_property):
 
 
 @pytest.mark.parametrize("model", ["tiny-svd", "tiny-animatediff"])
-def test_whole_pipelines_take_what_is_predicted(model, record_property):
+def test_whole_pipelines_take_what_is_predicted(model, record_property, tmp_path, monkeypatch):
     """On a CPU weights are copied beside those that are there already, which is counted as it is."""
+    monkeypatch.setenv("STREAMLINE_CACHE", str(tmp_path))  # what earlier runs have taught has no say here
     pipe = load(model)
     pipe.set_progress_bar_config(disable=True)
     image = Image.radial_gradient("L").convert("RGB") if model == "tiny-svd" else None

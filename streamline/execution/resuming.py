@@ -15,6 +15,8 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+PNDM_SUM = "cur_model_output"  # of PNDMScheduler's first steps, added to in place
+
 
 class Checkpoint:
     """How far one run of a pipeline has come.
@@ -80,17 +82,17 @@ class Checkpoint:
 
 
 def _copied(state: dict[str, object]) -> dict[str, object]:
-    """What a scheduler writes into, apart: lists (outputs of earlier steps), and the sum that PNDM keeps of outputs.
+    """What a scheduler writes into, apart: lists (outputs of earlier steps), and the sum of outputs that PNDM adds to.
 
-    What has one dimension says what a run's steps are; it stays the very same.
+    All else is the very same, for a rehash knows its run by the list of timesteps, and copies would take memory.
     """
 
-    def apart(value: object) -> object:
-        if isinstance(value, Tensor) and value.ndim > 1:
+    def apart(name: str, value: object) -> object:
+        if name == PNDM_SUM and isinstance(value, Tensor):
             return value.clone()
         return list(value) if isinstance(value, list) else value
 
-    return {name: apart(value) for name, value in state.items()}
+    return {name: apart(name, value) for name, value in state.items()}
 
 
 def _random_states(device: torch.device) -> list[tuple[Callable[[Tensor], None], Tensor]]:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 
 import pytest
+import torch
 from browsing import address, browser, page
 
 __all__ = ["address", "browser", "page"]  # fixtures: one server and one browser for all tests of the page
@@ -14,6 +15,14 @@ def _cache_of_our_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STREAMLINE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu") is not None:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 def pytest_terminal_summary(terminalreporter):

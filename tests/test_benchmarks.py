@@ -235,7 +235,6 @@ def test_what_runs_on_a_gpu_is_rehearsed(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_what_runs_on_a_gpu_runs_there(tmp_path):
     result = gpu.measure_gpu(tmp_path / "gpu.json", "cuda", rehearse=True)
     check_gpu_result(result)

@@ -77,7 +77,6 @@ def test_the_composed_peak_is_the_measured_one(kind, seed, record_property):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_values_that_are_still_on_their_way_to_the_host_are_waited_for():
     device = torch.device("cuda")
     images = torch.randn(3, 8, 16, 16, device=device)

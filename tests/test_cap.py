@@ -95,7 +95,6 @@ def test_a_budget_that_the_context_exceeds_is_one_sentence():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_is_capped_and_freed_again():
     gpu = detect("cuda")
     before = torch.cuda.get_per_process_memory_fraction(gpu.index)

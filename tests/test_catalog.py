@@ -140,7 +140,6 @@ def test_weights_that_others_leave_no_room_for_come_one_by_one(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_without_room_for_all_weights_gets_them_one_by_one(monkeypatch):
     here = catalog.detect("cuda")
     roomy = load("tiny-svd", device="cuda")

@@ -319,7 +319,6 @@ def test_hooks_of_accelerate_come_and_go_in_any_order(order):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("build", [image_to_video, text_to_video])
 def test_models_are_offloaded_from_a_gpu_as_ever(build, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

@@ -159,7 +159,6 @@ def test_the_autoencoder_is_of_its_own_type_again(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_networks_leave_before_it_is_given_up(monkeypatch):
     pipe, job = animatediff()
     pipe.to("cuda")

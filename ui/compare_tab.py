@@ -17,7 +17,7 @@ from .generate_tab import TICK_SECONDS
 from .looking import QUICK
 from .models import entries
 from .orders import QUALITIES, Settings
-from .state import Studio, known, watched
+from .state import Studio, known, refuse_second, watched
 from .style import html
 from .style import read as read_static
 
@@ -67,9 +67,7 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
         if not reading.is_complete:
             return {trouble: panels.note(next(iter(reading.notes.values())))}
         try:
-            last = watched(studio, browser, "compare")
-            if last is not None and not last.is_over:
-                raise streamline.InputError("Your last comparison is still being made; cancel it first.")
+            refuse_second(studio, browser, "compare", "comparison")
             order = make_order(studio.planner.outlook(reading.settings), reading.image)
             browser["compare"] = studio.service.submit(browser["visitor"], order)
         except streamline.StreamlineError as error:

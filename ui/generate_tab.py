@@ -20,7 +20,7 @@ from .looking import PLANNING, QUICK, Looking
 from .models import entries
 from .orders import Settings
 from .restoring import restore
-from .state import Studio, known, watched
+from .state import Studio, known, refuse_second, watched
 from .style import html
 from .style import read as read_static
 
@@ -113,8 +113,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         trouble = dict(reading.notes)
         if not trouble:
             try:
-                if (last := watched(studio, browser, "generate")) is not None and not last.is_over:
-                    raise streamline.InputError("Your last video is still being made; cancel it first.")
+                refuse_second(studio, browser, "generate", "video")
                 outlook = studio.planner.outlook(reading.settings)
                 order = studio.planner.order(outlook, reading.image)
                 browser["generate"] = studio.service.submit(browser["visitor"], order)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+import streamline
+
 from .planning import Planner
 from .service import Service, View
 
@@ -36,3 +38,10 @@ def watched(studio: Studio, browser: dict, kind: str) -> View | None:
     if not browser or not browser.get("visitor"):
         return None
     return studio.service.view(browser["visitor"], browser.get(kind, ""))
+
+
+def refuse_second(studio: Studio, browser: dict, kind: str, noun: str) -> None:
+    """Raise InputError while the last order of a kind is being made: a second one would leave it to nobody."""
+    last = watched(studio, browser, kind)
+    if last is not None and not last.is_over:
+        raise streamline.InputError(f"Your last {noun} is still being made; cancel it first.")

@@ -18,15 +18,13 @@ Maker = Callable[[Order, str], Iterator[Event]]
 
 
 def on_gpu(make: Maker, fetch: Callable[[Order], object]) -> Maker:
-    """The maker, on a lent GPU where the `spaces` package is there, and as it is elsewhere.
+    """The maker, on a lent GPU, by the `spaces` package; for where that is (`is_here`).
 
     It is given and gives plain data, for nothing else reaches another process.
     fetch: brings the files of an order's model before a GPU is asked for, which nobody should hold during a download.
     """
-    try:
-        import spaces
-    except ImportError:
-        return make
+    import spaces
+
     lent = spaces.GPU(duration=seconds_of)(make)
 
     def made(order: Order, stop: str) -> Iterator[Event]:

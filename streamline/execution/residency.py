@@ -12,10 +12,14 @@ from torch import nn
 from ..errors import is_out_of_memory
 
 
+def is_hooked(pipe: DiffusionPipeline) -> bool:
+    """Whether hooks of accelerate move the weights of some network."""
+    return any("_hf_hook" in vars(part) for part in pipe.components.values() if isinstance(part, nn.Module))
+
+
 def can_move_weights(pipe: DiffusionPipeline) -> bool:
     """Whether all networks stay on a device that has a memory of its own, so that they could leave it for a while."""
-    is_hooked = any("_hf_hook" in vars(part) for part in pipe.components.values() if isinstance(part, nn.Module))
-    return pipe._execution_device.type != "cpu" and not is_hooked
+    return pipe._execution_device.type != "cpu" and not is_hooked(pipe)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import UnsupportedError
 from .program import Program, Stage
-from .residency import bring
+from .residency import bring, is_hooked
 
 
 def weights_of(modules: Iterable[nn.Module]) -> list[Tensor]:
@@ -152,7 +152,7 @@ def weights_streamed(pipe: DiffusionPipeline, networks: Sequence[nn.Module]) -> 
     was_offloaded = bool(getattr(pipe, "_all_hooks", None))
     if was_offloaded:
         pipe.remove_all_hooks()
-    if any("_hf_hook" in vars(part) for part in parts):
+    if is_hooked(pipe):
         raise UnsupportedError("Weights that hooks of accelerate move cannot be streamed; remove the hooks first.")
     homes = {part: tensors[0].device for part in parts if (tensors := weights_of([part]))}
     handles = []

@@ -26,7 +26,7 @@ from torch import nn
 
 from ..errors import InputError, ModelError
 from ..execution.apply import PIPELINES
-from ..execution.residency import bring
+from ..execution.residency import bring, is_hooked
 from ..hardware.detection import detect
 from .weights import check_weights, has_weights
 
@@ -162,9 +162,9 @@ def load(
 def place(pipe: DiffusionPipeline, device: str | torch.device) -> DiffusionPipeline:
     """The pipeline on its device; where a GPU cannot hold all weights at once, each network comes when it is called."""
     device = torch.device(device)
-    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    if any("_hf_hook" in vars(part) for part in networks):
+    if is_hooked(pipe):
         return pipe  # each network comes when it is called already
+    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     tensors = [tensor for part in networks for tensor in (*part.parameters(), *part.buffers())]
     missing = sum(tensor.nbytes for tensor in tensors if tensor.device.type != device.type)
     if device.type == "cuda":

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from ..execution.executor import Group, group_stages
 from ..execution.program import Axis
 from ..execution.slicing import bounds
-from ..execution.streaming import stage_weights
 from ..plan import BlockSlicing
 from .measuring import INSIDE, NATURAL, PACKED, Sample, Value, Work
 from .rows_cost import State, run_by_rows
@@ -93,11 +92,11 @@ def compose(
     as on a step that reuses it. streamed: weights come group by group (execution/streaming.py).
     """
     program = table.program.bind([given]) if given else table.program
-    held = Held(table, program.inputs, frozenset((program.output, keep)))
+    held = Held.of_inputs(table, program.inputs, frozenset((program.output, keep)))
     groups = tuple(held.run(group) for group in group_stages(replace(program, kept=keep), slicing))
     work = sum((cost.work for cost in groups), table.head.work)
     cost = NetworkCost(table.held_bytes, table.head.peak_bytes, work, groups)
-    return _with_streamed_weights(cost, table.other_weights_bytes) if streamed else cost
+    return _with_streamed_weights(cost, table) if streamed else cost
 
 
 def compose_apart(
@@ -124,28 +123,48 @@ def compose_apart(
     return replace(cost, held_bytes=held, head_bytes=together.head.peak_bytes, work=work, passes=together.batch)
 
 
-def _with_streamed_weights(cost: NetworkCost, head_bytes: int) -> NetworkCost:
+def _with_streamed_weights(cost: NetworkCost, table: Table) -> NetworkCost:
     """Beside the weights of every group, those of the next are on the device: they come while it runs."""
     if not cost.groups:  # a step that reuses what the network gave before
-        return replace(cost, head_weights_bytes=head_bytes)
-    used = [{id(tensor): tensor.nbytes for tensor in stage_weights(one.group.stages)} for one in cost.groups]
+        return replace(cost, head_weights_bytes=table.other_weights_bytes)
+    used = [table.weights_of(one.group.stages) for one in cost.groups]
     groups = []
     for one, now, ahead in zip(cost.groups, used, [*used[1:], {}], strict=True):
         coming = sum(size for tensor, size in ahead.items() if tensor not in now)
         groups.append(replace(one, weights_bytes=sum(now.values()) + coming, coming_bytes=coming))
     first = sum(used[0].values())
-    return replace(cost, groups=tuple(groups), head_weights_bytes=head_bytes, first_bytes=first)
+    return replace(cost, groups=tuple(groups), head_weights_bytes=table.other_weights_bytes, first_bytes=first)
 
 
 class Held:
     """The values alive between groups, as Executor._run holds them."""
 
-    def __init__(self, table: Table, inputs: tuple[str, ...], final: frozenset[str | None] = frozenset()) -> None:
+    def __init__(self, table: Table, values: dict[str, State], final: frozenset[str | None] = frozenset()) -> None:
         """final: values that are given out, each as one tensor."""
-        self.table, self.final = table, final
-        self.values = {name: State(0.0, table.values[name].is_packed, False) for name in inputs}
+        self.table, self.values, self.final = table, values, final
+
+    @classmethod
+    def of_inputs(cls, table: Table, inputs: tuple[str, ...], final: frozenset[str | None]) -> Held:
+        """What is alive before the first group: inputs are the caller's, and not counted."""
+        return cls(table, {name: State(0.0, table.values[name].is_packed, False) for name in inputs}, final)
 
     def run(self, group: Group) -> GroupCost:
+        """What a group takes; the values alive are afterwards those that it leaves.
+
+        Of what is alive it changes only what it reads, so that it is followed once for every state of that: plans
+        that are weighed against each other have most of their groups in common.
+        """
+        read = {name: self.values.pop(name) for name in group.reads}
+        key = (_names(group), group.slices, group.keep, group.again, group.dead, self.final, *read.values())
+        if key not in self.table.outcomes:
+            alone = Held(self.table, dict(read), self.final)
+            self.table.outcomes[key] = alone._run(group), alone.values
+        cost, left = self.table.outcomes[key]
+        around = self.live_bytes
+        self.values |= left
+        return replace(cost, group=group, peak_bytes=around + cost.peak_bytes)
+
+    def _run(self, group: Group) -> GroupCost:
         extent = self.table.values[group.reads[0]].extent(group.axis)
         count = min(group.slices, extent)
         if count > 1 and group.keep != "whole":
@@ -216,15 +235,14 @@ class Held:
             self.values[name] = State(size, True, True)
         return GroupCost(group, peak, slices[largest].largest_convolution_bytes, work)
 
-    def slice(self, group: Group, size: int, stop: int | None = None, rows: tuple[int, int] | None = None) -> Sample:
-        """One slice through all stages, or those before `stop`. rows: where it lies, if that makes a difference."""
+    def slice(self, group: Group, size: int, stop: int | None = None, copied: frozenset[str] = frozenset()) -> Sample:
+        """One slice through all stages, or those before `stop`. copied: what it reads as tensors of its own."""
         last = {name: index for index, stage in enumerate(group.stages) for name in stage.reads}
-        first, end = rows or (0, size)
         needed = {name for stage in group.stages[:stop] for name in stage.reads}
         local = {
             name: self.table.values[name].nbytes * size / self.table.values[name].extent(group.axis)
             for name in group.reads
-            if name in needed and self.values[name].is_copied(group.axis, first, end)
+            if name in needed and name in copied
         }
         peak, convolution, work = 0.0, 0.0, Work()
         for index, stage in enumerate(group.stages[:stop]):
@@ -250,6 +268,11 @@ class Held:
                 free.remove(fits[0])
                 reused.add(name)
         return reused
+
+
+def _names(group: Group) -> tuple[str, ...]:
+    """Says what a group computes and, of its values, what is read afterwards."""
+    return (*(stage.name for stage in group.stages), "->", *group.writes)
 
 
 def _fits(axis: Axis, value: Value, other: Value) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..execution.executor import Group
 from ..execution.program import Axis
 from ..execution.slicing import bounds
-from .measuring import Value, Work
+from .measuring import Sample, Value, Work
 
 if TYPE_CHECKING:
     from .network_cost import Held
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 Pieces = tuple[tuple[int, int], ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class State:
     """A value that is alive.
 
@@ -61,9 +62,9 @@ def run_by_rows(held: Held, group: Group) -> tuple[float, float, Work]:
         work, live = work + moments.work + _sent(state, size), live + moments.kept_bytes
     if group.again is not None:
         second = group.stages[group.again]
-        for size in {stop - start for start, stop in pieces}:
-            count = sum(stop - start == size for start, stop in pieces)
-            part = held.slice(group, size, stop=group.again)
+        for size, count in Counter(stop - start for start, stop in pieces).items():
+            copied = frozenset(name for name in group.reads if values[name].is_copied(group.axis, 0, size))
+            part = held.slice(group, size, stop=group.again, copied=copied)
             moments = table.moments(second, size)
             inside = part.kept_bytes + moments.peak_bytes
             peak = max(peak, live + part.peak_bytes, live + inside)
@@ -76,9 +77,13 @@ def run_by_rows(held: Held, group: Group) -> tuple[float, float, Work]:
     new = sum(table.values[name].nbytes for name, place in places.items() if place is _WHOLE)
     fixed = live - sum(values[name].nbytes for name in _shrinking(held, group))
     convolution = 0.0
+    alike: dict[tuple, Sample] = {}
     for start, stop in pieces:
         size = stop - start
-        one = held.slice(group, size, rows=(start, stop))
+        copied = frozenset(name for name in group.reads if values[name].is_copied(group.axis, start, stop))
+        if (size, copied) not in alike:
+            alike[size, copied] = held.slice(group, size, copied=copied)
+        one = alike[size, copied]
         convolution = max(convolution, one.largest_convolution_bytes)
         work += one.work
         written = start / extent * sum(table.values[name].nbytes for name in grows if group.keep != "host")

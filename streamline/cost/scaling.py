@@ -7,6 +7,7 @@ a slice of one frame does not shrink when there are fewer of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -24,6 +25,7 @@ class ScaledTable:
         """frames: of one call. height, width: as shares of what they are in the table."""
         self.program, self.batch = table.program, table.batch
         self.other_weights_bytes = table.other_weights_bytes
+        self.outcomes: dict[tuple, tuple] = {}
         self._table, self._height, self._width = table, height, width
         self._frames, self._pixels = frames / table.frames, height * width
         self.head = _times(table.head, self._frames * self._pixels)
@@ -45,6 +47,9 @@ class ScaledTable:
         """A slice of so many frames has fewer pixels, and one of so many pixels has fewer frames."""
         share = self._pixels if stage.axis is Axis.FRAMES else self._frames
         return _times(self._table.slice(stage, tags, size), share)
+
+    def weights_of(self, stages: Sequence[Stage]) -> dict[int, int]:
+        return self._table.weights_of(stages)
 
     def norm(self, stage: Stage, packed: bool, slices: int) -> Sample:
         """Memory follows the rows taken at a time, so the known norm is asked for as many."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 from torch import nn
 
 from ..execution.program import Axis, Program, Stage
+from ..execution.streaming import stage_weights
 from .measuring import INSIDE, NATURAL, PACKED, Probe, Sample, Value
 
 
@@ -26,6 +27,7 @@ class Table:
     values: layout of every value by name. held_bytes: what the network's forward holds around the stages, its
     arguments not counted. head: what it does before them. output_bytes: of its result.
     is_changed: whether something was measured that `data` did not have.
+    outcomes: of groups that were followed (network_cost.py), by what they depend on.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Table:
         self.program, self.batch, self.frames = program, batch, frames
         self.other_weights_bytes = other_weights_bytes
         self.is_changed = False
+        self.outcomes: dict[tuple, tuple] = {}
+        self._weights: dict[str, dict[int, int]] = {}
         self._open_probe = open_probe
         self._probe: Probe | None = None
         self._samples: dict[str, list[float]] = data.setdefault("samples", {})
@@ -101,6 +105,13 @@ class Table:
             )
             self._known[key] = first if low == high else first.between(last, (size - low) / (high - low))
         return self._known[key]
+
+    def weights_of(self, stages: Sequence[Stage]) -> dict[int, int]:
+        """Bytes of every tensor that stages use as weights, by its identity."""
+        for stage in stages:
+            if stage.name not in self._weights:
+                self._weights[stage.name] = {id(tensor): tensor.nbytes for tensor in stage_weights([stage])}
+        return {tensor: size for stage in stages for tensor, size in self._weights[stage.name].items()}
 
     def norm(self, stage: Stage, packed: bool, slices: int) -> Sample:
         """Taking the moments of what a stage normalises, in so many slices of rows."""

@@ -199,9 +199,8 @@ def run(
         stack.callback(give_back)
         stack.callback(pipe.maybe_free_model_hooks)  # an error leaves offloaded networks on the GPU
         applied = plan and stack.enter_context(apply(pipe, plan, check, on_rung=tightened, around_step=checkpoint.call))
-        if limit is not None:
-            stack.enter_context(capped(detect(device), limit, networks))
-        memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks, count_tensors)
+        cap = None if limit is None else stack.enter_context(capped(detect(device), limit, networks))
+        memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks, count_tensors, cap)
         stack.callback(memory.pause)
         stack.callback(pipe.unet.register_forward_pre_hook(lambda *_: check()).remove)
         decoder = getattr(pipe.vae, "decoder", pipe.vae)  # its call, for FreeInit denoises several times over
@@ -294,19 +293,20 @@ class _Clock:
 class _LiveTensors:
     """Memory on a CPU. Counting slows every operator call, so it is paused where nothing new is to see.
 
-    counts: False for no counting at all; what is read is then 0.
+    counts: False for no counting at all; what is read is then 0. cap: counts throughout, so that nothing else has to.
     """
 
-    def __init__(self, networks: list[nn.Module], counts: bool) -> None:
+    def __init__(self, networks: list[nn.Module], counts: bool, cap: LiveTensors | None) -> None:
         self._counts = counts
-        self._counter = LiveTensors(networks)
+        self._counter = cap or LiveTensors(networks)
+        self._is_own = counts and cap is None
         self._active = contextlib.ExitStack()
         self.weights_bytes = self._counter.weights_bytes
         self.resume()
 
     def resume(self) -> None:
         self.pause()
-        if self._counts:
+        if self._is_own:
             self._active.enter_context(self._counter)
 
     def pause(self) -> None:

@@ -15,7 +15,7 @@ from .live_tensors import LiveTensors
 
 
 @contextmanager
-def capped(device: Device, budget_bytes: int, networks: Iterable[nn.Module] = ()) -> Iterator[None]:
+def capped(device: Device, budget_bytes: int, networks: Iterable[nn.Module] = ()) -> Iterator[LiveTensors | None]:
     """Raise torch.OutOfMemoryError as soon as this process needs more than a budget: `with capped(...): run(...)`.
 
     device: on a CUDA GPU its allocator is limited to what the budget leaves beside the context, cached blocks
@@ -23,6 +23,7 @@ def capped(device: Device, budget_bytes: int, networks: Iterable[nn.Module] = ()
     budget_bytes: for weights, activations and, on CUDA, the context.
     networks: whose weights are on the device, counted from the start where tensors are counted; CUDA knows.
 
+    Yields what counts live tensors, where they are counted.
     The cap is gone on exit, also after an error. Where tensors are counted it holds in this thread only.
     Raises DeviceError for a budget that the context alone exceeds.
     """
@@ -34,10 +35,10 @@ def capped(device: Device, budget_bytes: int, networks: Iterable[nn.Module] = ()
         )
     if device.kind == "cuda" and not device.emulated:
         with _capped_allocator(device.index, room):
-            yield
+            yield None
     else:
-        with LiveTensors(networks, limit_bytes=room):
-            yield
+        with LiveTensors(networks, limit_bytes=room) as memory:
+            yield memory
 
 
 @contextmanager

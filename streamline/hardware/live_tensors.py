@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ..sizes import format_bytes
-from .foresight import Foresight
+from .foresight import Foresight, leaves
 
 
 @dataclass(eq=False)
@@ -43,12 +42,12 @@ class LiveTensors:
     limit_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        self._known: weakref.WeakSet = weakref.WeakSet()
+        self._known: dict[int, weakref.ref] = {}  # storages that are alive and were seen, by their address
         for network in self.networks:
             for tensor in (*network.parameters(), *network.buffers()):
                 storage = tensor.untyped_storage()
-                if storage not in self._known:
-                    self._known.add(storage)
+                if storage._cdata not in self._known:
+                    self._know(storage)
                     self.weights_bytes += storage.nbytes()
         self._foresight = Foresight()
         self._mode = _Mode(self)
@@ -65,22 +64,26 @@ class LiveTensors:
         """Let the peak start again from what is alive now."""
         self.peak_bytes = self.live_bytes
 
-    def _knows(self, tensor: torch.Tensor) -> bool:
-        return tensor.untyped_storage() in self._known
-
-    def _see(self, made: list[torch.Tensor], given: list[torch.Tensor]) -> None:
-        for tensor in given:
-            self._known.add(tensor.untyped_storage())
-        for storage in (tensor.untyped_storage() for tensor in made):
-            if storage not in self._known:
-                self._known.add(storage)
-                self.live_bytes += storage.nbytes()
-                weakref.finalize(storage, self._drop, storage.nbytes()).atexit = False
+    def _see(self, storages: list[torch.UntypedStorage], given: list[object]) -> None:
+        """Storages that a call gave out and that are not known, and what it was given."""
+        # What is written into, and was there before counting began, is nothing new either.
+        for leaf in given:
+            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in self._known:
+                self._know(leaf.untyped_storage())
+        for storage in storages:
+            if storage._cdata not in self._known:
+                self._know(storage, storage.nbytes())
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         self._check_limit()
 
+    def _know(self, storage: torch.UntypedStorage, counted: int = 0) -> None:
+        """Remember a storage while it lives. counted: bytes of it that are live until then."""
+        address = storage._cdata
+        self._known[address] = weakref.ref(storage, lambda _: self._drop(address, counted))
+        self.live_bytes += counted
+
     def _foresee(self, func: torch._ops.OpOverload, args: tuple, kwargs: dict) -> None:
-        if self.limit_bytes is not None and not func.is_view:
+        if self.limit_bytes is not None:
             self._check_limit(self._foresight.new_bytes(func, args, kwargs))
 
     def _check_limit(self, more: int = 0) -> None:
@@ -91,8 +94,9 @@ class LiveTensors:
                 f"activations exceed the cap of {format_bytes(self.limit_bytes)}."
             )
 
-    def _drop(self, size: int) -> None:
-        self.live_bytes -= size
+    def _drop(self, address: int, counted: int) -> None:
+        del self._known[address]
+        self.live_bytes -= counted
 
 
 class _Mode(TorchDispatchMode):
@@ -102,14 +106,15 @@ class _Mode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func.is_view:
+            return func(*args, **kwargs)
         self.counter._foresee(func, args, kwargs)
         result = func(*args, **kwargs)
-        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        if not all(map(self.counter._knows, made)):
-            # A view of a tensor from before counting began is nothing new either.
-            given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-            self.counter._see(made, given)
-        if func.namespace == "aten" and not func.is_view:
+        made = [leaf.untyped_storage() for leaf in leaves(result) if isinstance(leaf, torch.Tensor)]
+        new = [storage for storage in made if storage._cdata not in self.counter._known]
+        if new:
+            self.counter._see(new, leaves((args, kwargs)))
+        if func.namespace == "aten":
             self.counter.calls += 1
             if self.counter.keep_timeline:
                 self.counter.timeline.append(self.counter.live_bytes)

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -189,9 +189,19 @@ def test_a_tuned_run_keeps_to_its_plan():
     assert result.peak_bytes <= plan.budget_bytes and result.rungs == 0
     with pytest.raises(streamline.OutOfMemory):
         streamline.run(pipe, job, plan, image, budget=int(0.98 * least))
-    streamline.run(pipe, job, Plan(), image)  # no cap, so its steps were timed as they are
     learnt = Experience(streamline.detect("cpu"), torch.float32).correction()
-    assert {stage for stage, *_ in learnt.seconds_factors} == {"denoise"}
+    assert {stage for stage, *_ in learnt.seconds_factors} == {"decode", "denoise"}
+
+
+def test_where_a_cap_counts_tensors_a_run_with_a_budget_is_predicted_to_take_longer(costs):
+    rates = replace(RATES, counting_seconds=2 * RATES.launch_seconds)
+    place = Place(CPU, rates)
+    for one in costs.values():
+        uncapped, capped = (predict(one, Plan(budget_bytes=budget), place) for budget in (None, 2**40))
+        assert capped.seconds > uncapped.seconds and capped.peak_bytes == uncapped.peak_bytes
+        slow, fast = (candidates(one, where, "exact")[0].prediction.seconds for where in (place, PLACES["cpu"]))
+        assert slow > fast
+        assert predict(one, Plan(budget_bytes=2**40), PLACES["cpu"]) == predict(one, Plan(), PLACES["cpu"])
 
 
 def test_receipts_correct_predictions(tmp_path):

@@ -54,6 +54,11 @@ class _Kept:
     known: Known
     is_outdated: bool = False
 
+    def serves(self, settings: Settings, kind: str, dtype: torch.dtype) -> bool:
+        """Whether plans for these settings can be had from it; the model is the same. kind: of their device."""
+        is_alike = self.forecast.place.device.kind == kind and self.forecast.costs.subject.dtype == dtype
+        return is_alike and self.forecast.costs.batch == (2 if _Key.of(settings).is_guided else 1)
+
 
 @dataclass(frozen=True)
 class Remedy:
@@ -69,8 +74,8 @@ class Outlook:
 
     predictions: of the plans worth choosing, from the fastest to the smallest. original: of the untouched pipeline.
     least_bytes, most_bytes: of any budget that makes sense. prediction: of the one to be taken, None where nothing
-    fits; trouble then says why, and remedies what to change. plan: None there too, and in an estimate.
-    is_estimate: in proportion to another job, and shown until the plan itself is there.
+    fits; trouble then says why, and remedies what to change. plan: None there too, and where nothing is known of the
+    model but another job's figures. is_estimate: in proportion to another job, and shown until measured for this one.
     """
 
     settings: Settings
@@ -120,10 +125,14 @@ class Planner:
 
         Raises StreamlineError for a model that cannot be had.
         """
-        with self._choosing:
-            kept = self._kept.get(_Key.of(settings))
-        if kept is not None and not kept.is_outdated:
+        kept = self._known(settings)
+        if kept is not None:
             return self._outlook(settings, kept.forecast, qualities=())
+        alike = self._alike(settings)
+        if alike is not None:
+            with self._choosing:
+                forecast = alike.forecast.adapted(settings.job, settings.quality, self._card(settings))
+            return replace(self._outlook(settings, forecast, qualities=()), is_estimate=True)
         target = self._target(settings)
         known = target and self._nearest(settings, target.device.kind)
         if known is None:
@@ -213,19 +222,50 @@ class Planner:
         return min(streamline.default_budget(outlook.device), streamline.default_budget(self.device("")))
 
     def _forecast(self, settings: Settings) -> streamline.Forecast:
-        key = _Key.of(settings)
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None and not kept.is_outdated:
+            kept = self._known(settings)
+            if kept is not None:
                 return kept.forecast
-            where = self._where(settings)
-            forecast = streamline.forecast(self._model(settings), settings.job, settings.quality, where)
-            known = estimating.known_of(forecast, settings.job, _name(self._dtype(settings)), forecast.place.rates)
-            with self._choosing:
-                self._kept[key] = _Kept(forecast, known)
-                while len(self._kept) > REMEMBERED:
-                    self._kept.popitem(last=False)
+            where, alike = self._where(settings), self._alike(settings)
+            known = None if alike is None else alike.forecast
+            forecast = streamline.forecast(self._model(settings), settings.job, settings.quality, where, known=known)
+            self._keep(settings, forecast)
             return forecast
+
+    def _known(self, settings: Settings) -> _Kept | None:
+        """The forecast of these settings. One that is outdated is brought up to date, for which nothing is measured."""
+        with self._choosing:
+            kept = self._kept.get(_Key.of(settings))
+            if kept is not None and kept.is_outdated:
+                forecast = kept.forecast.adapted(settings.job, settings.quality, self._card(settings))
+                kept = self._keep(settings, forecast)
+            return kept
+
+    def _keep(self, settings: Settings, forecast: streamline.Forecast) -> _Kept:
+        known = estimating.known_of(forecast, settings.job, _name(self._dtype(settings)), forecast.place.rates)
+        kept = _Kept(forecast, known)
+        with self._choosing:
+            self._kept[_Key.of(settings)] = kept
+            while len(self._kept) > REMEMBERED:
+                self._kept.popitem(last=False)
+        return kept
+
+    def _alike(self, settings: Settings) -> _Kept | None:
+        """The forecast of the same model that is nearest; one of the same shape is best."""
+        wanted, kind, dtype = _Key.of(settings), self.device(settings.card).kind, self._dtype(settings)
+        with self._choosing:
+            found = [
+                (key, kept)
+                for key, kept in self._kept.items()
+                if key.model == wanted.model and kept.serves(settings, kind, dtype)
+            ]
+        nearest = min(found, key=lambda pair: (pair[0].shape != wanted.shape, pair[1].known.distance(settings.job),
+                                               pair[0].differences(wanted)), default=None)  # fmt: skip
+        return None if nearest is None else nearest[1]
+
+    def _card(self, settings: Settings) -> tuple[streamline.Device, streamline.Rates] | None:
+        """The emulated card; None for the device that is here."""
+        return streamline.emulate(settings.card) if settings.card else None
 
     def _nearest(self, settings: Settings, kind: str) -> Known | None:
         """The plans of the same model that an estimate starts from."""

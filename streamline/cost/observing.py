@@ -42,15 +42,13 @@ def keep_observation(
     if not costs.is_known:
         return
     device = detect(pipe._execution_device)
-    place = Place(device, rates_of(device))
+    place = Place(device, rates_of(device), is_capped=is_capped)
     prediction = predict(costs, plan, place)
     tightest = max(prediction.stages, key=lambda stage: stage.peak_bytes)
     inside = peak_bytes - tightest.weights_bytes
-    # On a CPU tensors are counted while it decodes, and throughout under a cap, which takes time of its own.
-    is_counted = place.is_cpu and is_capped
-    observations = observations_of(
-        costs, place, plan, () if is_counted else step_seconds, None if place.is_cpu else decode_seconds
-    )
+    # Without a cap tensors are counted now and then on a CPU, and while it decodes (runner.py).
+    is_even = is_capped or not place.is_cpu
+    observations = observations_of(costs, place, plan, step_seconds, decode_seconds if is_even else None)
     memory = inside / (tightest.activation_bytes + tightest.kept_bytes)
     Experience(device, subject.dtype).record(observations, memory)
 

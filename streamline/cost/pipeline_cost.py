@@ -7,6 +7,7 @@ them, in bytes; next to the networks they are small.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import sys
@@ -180,6 +181,21 @@ class PipelineCost:
         casting = video * (2 * size + (FLOAT32 if size < FLOAT32 else 0))
         export = loop + max(casting, 3 * video * FLOAT32)
         return Held(condition, encode, denoise, decode, export)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and frames of the job."""
+        return self.job.height, self.job.width, self.job.num_frames
+
+    def is_like(self, other: PipelineCost) -> bool:
+        """Whether all that was measured for one of them is true of the other: model and shape are the same."""
+        return self._path == other._path
+
+    def for_job(self, job: Job) -> PipelineCost:
+        """These costs, with what was measured so far, for a job of the same shape with other steps or another seed."""
+        alike = copy.copy(self)
+        alike.job = job
+        return alike
 
     @property
     def is_known(self) -> bool:

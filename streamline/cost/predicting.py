@@ -32,11 +32,15 @@ CPU_NOTE = "Weights and activations share one memory on a CPU, so every network 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a job runs: the device, what it does in a second, and what earlier runs on it have taught."""
+    """Where a job runs: the device, what it does in a second, and what earlier runs on it have taught.
+
+    is_capped: a budget is enforced, for which some devices have to count tensors (hardware/cap.py).
+    """
 
     device: Device
     rates: Rates
     correction: Correction = NO_CORRECTION
+    is_capped: bool = False
 
     @property
     def is_cpu(self) -> bool:
@@ -50,7 +54,8 @@ class Place:
         """Seconds of computing and seconds of launching, by the rates alone."""
         products = max(work.flops / self.rates.flops_of(dtype), work.product_bytes / self.rates.bandwidth)
         moved = work.moved_bytes / self.rates.bandwidth + work.sent_bytes / HOST_BYTES_PER_SECOND
-        return products + moved, work.calls * self.rates.launch_seconds
+        counting = self.rates.counting_seconds if self.is_capped else 0.0
+        return products + moved, work.calls * (self.rates.launch_seconds + counting)
 
     def network_seconds(self, cost: NetworkCost, dtype: torch.dtype, stage: str) -> float:
         """Of one call, streamed weights included."""
@@ -112,7 +117,9 @@ def stage_names(costs: PipelineCost) -> tuple[str, ...]:
 
 
 def predict(costs: PipelineCost, plan: Plan, place: Place) -> Prediction:
-    """What a run by a plan will take."""
+    """What a run by a plan will take; one with a budget is capped, wherever it is."""
+    if plan.budget_bytes is not None:
+        place = replace(place, is_capped=True)
     if place.is_cpu:  # host memory is the device's own
         plan = replace(plan, denoiser=_without_host(plan.denoiser), decoder=_without_host(plan.decoder))
     subject, job, held = costs.subject, costs.job, costs.held

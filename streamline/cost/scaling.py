@@ -23,7 +23,7 @@ class ScaledTable:
 
     def __init__(self, table: Table, frames: int, height: float, width: float) -> None:
         """frames: of one call. height, width: as shares of what they are in the table."""
-        self.program, self.batch = table.program, table.batch
+        self.program, self.batch, self.frames = table.program, table.batch, frames
         self.other_weights_bytes = table.other_weights_bytes
         self.outcomes: dict[tuple, tuple] = {}
         self._table, self._height, self._width = table, height, width

@@ -7,7 +7,7 @@ larger budget, which only adds to what fits, is never slower.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
@@ -17,10 +17,10 @@ from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place, predict, resident_bytes
 from ..cost.prediction import Prediction
 from ..errors import BudgetError, InputError, quoted
-from ..plan import BlockSlicing, Plan, Residency
+from ..plan import BlockSlicing, Plan, Residency, Slicing
 from ..sizes import format_bytes
-from .frontiers import Choice, frontier, pareto
-from .speeding import QUALITIES, Quality, speed_for
+from .frontiers import COUNTS, Choice, frontier, pareto
+from .speeding import QUALITIES, Quality, Speed, speed_for
 
 RESIDENCIES: tuple[Residency, ...] = get_args(Residency)
 CLOSE_ENOUGH = 0.005  # a plan this much slower than the fastest is taken if it is smaller: models err by more
@@ -37,6 +37,7 @@ class Candidate:
 def candidates(costs: PipelineCost, place: Place, quality: Quality) -> tuple[Candidate, ...]:
     """Every plan worth choosing, from the fastest to the smallest; each is smaller than the one before it.
 
+    They are for a budget, so their seconds are those of capped runs.
     Raises InputError for an unknown quality.
     """
     if quality not in QUALITIES:
@@ -53,7 +54,34 @@ def candidates_resident(
     return _worth_choosing(list(_resident(costs, place, quality, residency)))
 
 
+def readapted(known: Sequence[Candidate], costs: PipelineCost, place: Place, quality: Quality) -> tuple[Candidate, ...]:
+    """As `candidates`, of little more than the slicings that were worth choosing elsewhere, which takes no time.
+
+    known: of the same model, for another job, place or quality. The finest slices of their kinds are tried as well, for
+    a larger job may have more of them.
+    """
+    place = replace(place, is_capped=True)
+    speed = speed_for(costs, place, quality)
+    reasons = _speed_reasons(quality, speed)
+    plans = dict.fromkeys(
+        replace(plan, rehash=speed.rehash, sampler=speed.sampler, budget_bytes=None, reasons=reasons)
+        for plan in (*(one.plan for one in known), *_finest(known))
+    )
+    return _worth_choosing([Candidate(plan, predict(costs, plan, place)) for plan in plans])
+
+
+def _finest(known: Sequence[Candidate]) -> set[Plan]:
+    kinds = {(one.plan.residency, slicing.keep) for one in known for _, slicing in one.plan.denoiser}
+    finest = {keep: (("*", Slicing(COUNTS[-1], COUNTS[-1], keep=keep)),) for _, keep in kinds}
+    return {Plan(finest[keep], finest[keep], "apart", residency) for residency, keep in kinds}
+
+
+def _speed_reasons(quality: Quality, speed: Speed) -> tuple[str, str]:
+    return f"quality: {quality}, as asked.", speed.reason
+
+
 def _resident(costs: PipelineCost, place: Place, quality: Quality, residency: Residency) -> Iterator[Candidate]:
+    place = replace(place, is_capped=True)
     speed = speed_for(costs, place, quality)
     for denoiser, decoder, guidance in _pairs(costs, place, residency):
         plan = Plan(
@@ -63,7 +91,7 @@ def _resident(costs: PipelineCost, place: Place, quality: Quality, residency: Re
             residency,
             speed.rehash,
             speed.sampler,
-            reasons=(f"quality: {quality}, as asked.", speed.reason),
+            reasons=_speed_reasons(quality, speed),
         )
         yield Candidate(plan, predict(costs, plan, place))
 
@@ -134,7 +162,7 @@ def _frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...
 
     measure = partial(_bytes_and_seconds, costs, place, name)
     keeps = ("whole", "rows") if place.is_cpu else ("whole", "rows", "host")
-    key = f"{name} {keeps} {place.device.kind} {share} {place.rates} {place.correction.seconds_factors}"
+    key = f"{name} {keeps} {place.device.kind} {share} {place.rates} {place.correction.seconds_factors} capped"
     return tuple(
         map(
             Choice.from_list,

@@ -31,7 +31,7 @@ from ..models import published
 from ..models.catalog import load
 from ..plan import Plan
 from ..sizes import parse_bytes
-from .planner import Candidate, Quality, candidates, choose, format_up
+from .planner import Candidate, Quality, candidates, choose, format_up, readapted
 
 Where = str | torch.device | tuple[Device, Rates] | None
 SMALLEST_SIDE = 64  # pixels; latents of 8 are halved three times
@@ -106,7 +106,7 @@ class Forecast:
     """All that is to be known of a job before it runs, whatever the budget; choosing a plan is then instant.
 
     candidates: every plan worth choosing, from the fastest to the smallest. original: what the untouched pipeline
-    takes. costs, place: what both were worked out from.
+    takes, without a cap. costs, place: what both were worked out from.
     """
 
     candidates: tuple[Candidate, ...]
@@ -128,6 +128,20 @@ class Forecast:
             advice = f" What fits: {jobs}." if jobs else " No smaller job fits either."
             raise BudgetError(f"{error}{advice}", error.smallest, alternatives) from None
 
+    def adapted(self, job: Job, quality: Quality = "exact", device: tuple[Device, Rates] | None = None) -> Forecast:
+        """What to expect of another job on the model, at once: nothing is measured, and these slicings are kept.
+
+        Exact for a job of the same shape; of another one in proportion, which is right to a hundredth or two
+        (cost/scaling.py). What runs have taught meanwhile is taken in.
+        job: with guidance, or without it, as this one. device: another one of the same kind, with its rates.
+        """
+        is_same = self.costs.shape == (job.height, job.width, job.num_frames)
+        costs = self.costs.for_job(job) if is_same else ScaledCost(self.costs, job)
+        place = place_of(costs.subject, job, *(device or (self.place.device, self.place.rates)))
+        return Forecast(
+            readapted(self.candidates, costs, place, quality), predict_plan(costs, Plan(), place), costs, place
+        )
+
 
 def forecast(
     model: DiffusionPipeline | str,
@@ -135,9 +149,15 @@ def forecast(
     quality: Quality = "exact",
     device: Where = None,
     dtype: torch.dtype | None = None,
+    known: Forecast | None = None,
 ) -> Forecast:
-    """What `tune`, `predict` and `frontier` have in common, for who asks again and again; arguments as for `tune`."""
+    """What `tune`, `predict` and `frontier` have in common, for who asks again and again; arguments as for `tune`.
+
+    known: an earlier one, whose measurements are used again where model and shape are the same.
+    """
     costs, place = situation(model, job, device, dtype)
+    if known is not None and known.costs.is_like(costs):
+        costs = known.costs.for_job(job)
     try:
         return Forecast(candidates(costs, place, quality), predict_plan(costs, Plan(), place), costs, place)
     finally:
@@ -159,9 +179,14 @@ def situation(
         subject = Subject.published(model, dtype or (torch.float32 if found.kind == "cpu" else torch.float16))
     else:
         subject = Subject.of(model)
+    return PipelineCost(subject, job), place_of(subject, job, found, rates)
+
+
+def place_of(subject: Subject, job: Job, device: Device, rates: Rates) -> Place:
+    """Where a job runs, with what runs there have taught of it."""
     description = subject.describe()
-    known = Experience(found, subject.dtype).correction(model_key(description), subject_key(description, job))
-    return PipelineCost(subject, job), Place(found, rates, known)
+    known = Experience(device, subject.dtype).correction(model_key(description), subject_key(description, job))
+    return Place(device, rates, known)
 
 
 def _alternatives(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,12 @@ import gradio as gr
 
 import streamline
 
+from . import download as downloads
 from . import fields as field_list
-from . import panels, words
+from . import panels
 from .fields import Fields
 from .form import FIELDS, Form, Reading, source_of
+from .gallery import Run
 from .looking import PLANNING, QUICK, Looking
 from .models import entries
 from .orders import Settings
@@ -24,8 +25,6 @@ from .state import Studio, known, refuse_second, watched
 from .style import html
 from .style import read as read_static
 
-FORMATS = (("MP4", ".mp4"), ("WebM", ".webm"), ("GIF", ".gif"), ("PNG frames", ".zip"))
-CRF = 16  # of the file that is kept; less is finer
 TICK_SECONDS = 0.5
 
 
@@ -63,18 +62,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             )
             progress = html("", elem_classes="fold", elem_id="progress")
             result = html("", elem_classes="fold", elem_id="result")
-            with gr.Row(visible=False, equal_height=True) as take_home:
-                kind = gr.Dropdown(list(FORMATS), value=".mp4", label="Format", min_width=120, elem_id="format")
-                crf = gr.Slider(
-                    10,
-                    35,
-                    value=CRF,
-                    step=1,
-                    label="Compression",
-                    info="less is finer; for MP4 and WebM",
-                    min_width=220,
-                )
-                download = gr.DownloadButton("Download", min_width=120, elem_id="download")
+            download = downloads.build()
             live = html("", elem_classes="fold", elem_id="live")
             outlook_panel = html("", js_on_load=read_static("actions.js"), elem_id="plan")
             with gr.Accordion("The plan in the terms of the field", open=False, elem_id="reasons"):
@@ -131,28 +119,22 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         """An order that is being made, or is over; its video comes with it."""
         running = view is not None and not view.is_over
         done = view is not None and view.status == "done"
+        run = studio.service.gallery.get(browser["visitor"], view.run) if done else None
         return {
             stage: gr.update(value=panels.stage_box(view) if not done else "", visible=not done),
             progress: panels.progress(view),
             live: panels.live(view),
             result: panels.result(view, studio.service.fidelity(view.receipts[0])) if done else "",
-            video: gr.update(visible=done) if not done else gr.update(visible=True, value=_video(view, browser)),
-            take_home: gr.update(visible=done),
+            video: gr.update(visible=True, value=run and str(run.video)) if done else gr.update(visible=False),
             stop: gr.update(interactive=running),
-            download: gr.update(value=_video(view, browser)) if done else gr.skip(),
-            kind: ".mp4" if done else gr.skip(),
-            crf: CRF if done else gr.skip(),
             receipt_box: gr.update(visible=done),
-            receipt: _receipt(view, browser) if done else gr.skip(),
-        }
+            receipt: run.receipt.to_json() if run is not None else gr.skip(),
+        } | download.offer(run)
 
-    def _video(view, browser) -> str | None:
-        run = studio.service.gallery.get(browser["visitor"], view.run)
-        return None if run is None else str(run.video)
-
-    def _receipt(view, browser) -> str:
-        run = studio.service.gallery.get(browser["visitor"], view.run)
-        return "" if run is None else run.receipt.to_json()
+    def shown(browser) -> Run | None:
+        """The video that this browser watched being made."""
+        view = watched(studio, browser, "generate")
+        return None if view is None else studio.service.gallery.get(browser["visitor"], view.run)
 
     def tick(browser, seen_before, count):
         """Follow the order that this browser watches."""
@@ -197,22 +179,8 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             answer[fields.by_name["budget"]] = field_list.budget_text(int(data["budget"]))
         return answer or {fields.by_name["budget"]: budget}
 
-    def export(suffix, crf, browser):
-        """The finished video in another format."""
-        view = watched(studio, browser, "generate")
-        if view is None or view.status != "done":
-            return gr.skip()
-        run = studio.service.gallery.get(browser["visitor"], view.run)
-        if run is None:
-            return gr.skip()
-        folder = Path(tempfile.mkdtemp(prefix="streamline-download-"))
-        try:
-            return str(run.export(folder / f"video{suffix}", int(crf)))
-        except (streamline.StreamlineError, OSError) as error:
-            raise gr.Error(words.failure(error), print_exception=False) from None
-
     browser_state = browser
-    followed = [stage, progress, live, result, video, take_home, stop, download, kind, crf, receipt_box, receipt]
+    followed = [stage, progress, live, result, video, stop, receipt_box, receipt, *download.outputs]
     budget = fields.by_name["budget"]
 
     typed = [
@@ -239,7 +207,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
     )
     stop.click(cancel, browser, [timer, *followed], **QUICK)
     timer.tick(tick, [browser, seen, changed], [seen, timer, changed, *followed], **QUICK)
-    gr.on([kind.input, crf.input], export, [kind, crf, browser], download, trigger_mode="always_last", **QUICK)
+    download.connect(shown, [browser])
 
     def open_page(browser):
         """Find again what this browser was watching."""

@@ -138,6 +138,38 @@ def test_the_gallery_keeps_uses_again_and_deletes(page):
     page.locator(".empty").wait_for()
 
 
+def test_the_gallery_plays_a_video_and_gives_it_away_without_a_mouse(page, tmp_path):
+    set_field(page, "steps", 2)
+    make(page)
+    wait_done(page)
+    page.get_by_role("tab", name="Gallery").click()
+    play = page.get_by_role("button", name="Play a red")
+    play.focus()
+    play.press("Enter")
+    page.wait_for_function("document.querySelector('#player video')?.readyState >= 2")
+    assert page.locator("#player video").evaluate("one => one.loop && !one.paused && one.videoWidth > 0")
+    page.wait_for_function("document.activeElement.id === 'player-close'")
+    assert "seed 2" in page.locator("#player-about").inner_text()
+    for label, suffix in (("MP4", ".mp4"), ("WebM", ".webm")):
+        if suffix != ".mp4":
+            page.locator("#player-format input").click()
+            page.get_by_role("option", name=label).click()
+            page.locator("a[href$='.webm'], #player-download[href$='.webm']").wait_for(state="attached")
+        with page.expect_download() as waiting:
+            page.locator("#player-download").click()
+        path = tmp_path / f"video{suffix}"
+        waiting.value.save_as(path)
+        assert streamline.read_receipt(path).job.num_inference_steps == 2
+    page.locator("#player-close").press("Enter")
+    page.locator("#player-close").wait_for(state="hidden")
+    page.wait_for_function("document.activeElement.matches('#gallery .play')")
+    page.get_by_role("button", name="Play a red").press("Enter")
+    page.locator("#player video").wait_for()
+    page.get_by_role("button", name="Delete a red").click()
+    page.locator(".empty").wait_for()
+    page.locator("#player video").wait_for(state="hidden")
+
+
 def test_original_and_streamlined_are_compared(page):
     set_field(page, "steps", 3)
     page.get_by_role("tab", name="Compare").click()

@@ -66,6 +66,30 @@ def test_a_run_whose_thumbnail_cannot_be_read_leaves_the_others_in_the_gallery(t
     assert "appear here" in gallery_tab.cards(gallery.runs("ann"))
 
 
+def test_a_video_of_the_gallery_is_played_and_taken_home_by_its_owner_alone(tmp_path):
+    service, result = Service(lambda order, stop: iter(()), Gallery(tmp_path)), result_of(PLAN)
+    name = service.gallery.add("ann", ORDER, result, receipt_of(result))
+    with gr.Blocks() as page:
+        gallery_tab.build(Studio(service, None), gr.BrowserState(None))
+    functions = {function.name: function.fn for function in page.fns.values()}
+    chosen = gr.EventData(None, {"run": name})
+
+    def do(what, *given):
+        answer = functions[what](*given)
+        return {part.elem_id or type(part).__name__: value for part, value in answer.items()}
+
+    ann, bob = {"visitor": "ann"}, {"visitor": "bob"}
+    played = do("play", chosen, ann)
+    assert played["player"]["visible"] and Path(played["player-video"]).is_file() and played["State"] == name
+    assert streamline.read_receipt(functions["export"](".webm", 30, ann, name)) == receipt_of(result)
+    for stranger in (bob, None):
+        assert not do("play", chosen, stranger)["player"]["visible"]
+        assert not isinstance(functions["export"](".webm", 30, stranger, name), str)
+        do("delete", chosen, stranger, "")
+    assert "player" not in do("show", ann, name) and service.gallery.get("ann", name) is not None
+    assert not do("delete", chosen, ann, name)["player"]["visible"]
+
+
 class Tab:
     """The Compare tab, over a service that makes what `say` tells it; what it answers is by element or type."""
 

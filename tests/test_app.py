@@ -170,6 +170,32 @@ def test_the_gallery_plays_a_video_and_gives_it_away_without_a_mouse(page, tmp_p
     page.locator("#player video").wait_for(state="hidden")
 
 
+def test_everything_is_wiped_only_after_a_question(page):
+    set_field(page, "steps", 1)
+    make(page)
+    wait_done(page)
+    page.get_by_role("tab", name="System").click()
+    page.locator("#kept .panel").wait_for()
+    page.get_by_role("button", name="Delete all videos of this browser").click()
+    page.locator("#clear-gallery-asking", has_text="Delete all of this browser, 1 video").wait_for()
+    page.wait_for_function("document.activeElement.id === 'clear-gallery-no'")
+    page.keyboard.press("Enter")
+    page.locator("#clear-gallery-asking").wait_for(state="hidden")
+    page.get_by_role("tab", name="Gallery").click()
+    page.locator(".gallery article").wait_for()
+    page.get_by_role("tab", name="System").click()
+    page.get_by_role("button", name="Delete all videos of this browser").click()
+    page.get_by_role("button", name="Yes, delete them").click()
+    page.locator("#clear-gallery:disabled").wait_for()
+    page.get_by_role("tab", name="Gallery").click()
+    page.locator(".empty").wait_for()
+    page.get_by_role("tab", name="System").click()
+    page.get_by_role("button", name="Clear what was learnt").click()
+    page.locator("#clear-cache-asking", has_text="learnt about this machine").wait_for()
+    page.locator("#clear-cache-no").click()
+    page.locator("#clear-cache-asking").wait_for(state="hidden")
+
+
 def test_original_and_streamlined_are_compared(page):
     set_field(page, "steps", 3)
     page.get_by_role("tab", name="Compare").click()

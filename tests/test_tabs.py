@@ -70,8 +70,8 @@ def test_a_video_of_the_gallery_is_played_and_taken_home_by_its_owner_alone(tmp_
     service, result = Service(lambda order, stop: iter(()), Gallery(tmp_path)), result_of(PLAN)
     name = service.gallery.add("ann", ORDER, result, receipt_of(result))
     with gr.Blocks() as page:
-        gallery_tab.build(Studio(service, None), gr.BrowserState(None))
-    functions = {function.name: function.fn for function in page.fns.values()}
+        tab = gallery_tab.build(Studio(service, None), gr.BrowserState(None))
+    functions = {function.name: function.fn for function in page.fns.values()} | {"show": tab.show}
     chosen = gr.EventData(None, {"run": name})
 
     def do(what, *given):

@@ -69,7 +69,5 @@ def build(prefix: str = "") -> Download:
         crf = gr.Slider(
             10, 35, value=CRF, step=1, label="Compression", info="less is finer; for MP4 and WebM", min_width=220
         )
-        button = gr.DownloadButton(
-            "Download", min_width=120, elem_id=f"{prefix}download", elem_classes="beside-fields"
-        )
+        button = gr.DownloadButton("Download", min_width=120, elem_id=f"{prefix}download", elem_classes="beside-fields")
     return Download(row, kind, crf, button)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import gradio as gr
 
@@ -18,9 +17,8 @@ from .fields import Fields
 from .form import FIELDS, Form, Reading, source_of
 from .gallery import Run
 from .looking import PLANNING, QUICK, Looking
-from .models import entries
-from .orders import Settings
-from .restoring import restore
+from .models import Source, entries
+from .restoring import Restored, restore
 from .state import Studio, known, refuse_second, watched
 from .style import html
 from .style import read as read_static
@@ -218,8 +216,9 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             show(view, browser) if view is not None else {}
         )
 
-    def show_settings(settings: Settings, picture: Path | None, is_picture_missing: bool) -> dict:
+    def show_settings(restored: Restored) -> dict:
         """Fill in all fields; outputs are `restoring`."""
+        settings, picture = restored.settings, restored.picture
         entry = entries()[settings.model]
         try:
             profile = studio.planner.profile(settings.source, entry)
@@ -230,22 +229,23 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         presets = field_list.sizes_of(entry)
         answer[fields.size] = gr.update(choices=[*({label: 0} | dict.fromkeys(presets))], value=label)
         filled = field_list.fill(settings, entry, profile, None if picture is None else str(picture))
-        missing = "Its settings are back; give it its picture again, which is not part of the file."
-        note = panels.note(missing) if is_picture_missing else '<span class="good">Its settings are back.</span>'
+        note = '<span class="good">Its settings are back.</span>' + panels.note(restored.remark)
         return answer | {fields.by_name[name]: value for name, value in filled.items()} | {restore_note: note}
 
     restoring = [restore_note, *dict.fromkeys([*fields.shape, *fields.inputs])]
 
-    def restore_file(path, browser):
+    def restore_file(path, browser, picture, *folders):
         """Bring back the settings of a video or a receipt that was made here."""
         if path is None:
             return {restore_note: gr.skip()}
         try:
-            found = restore(path, studio.service.gallery, known(browser)["visitor"])
+            owner, typed = known(browser)["visitor"], Source(*map(str.strip, folders))
+            found = restore(path, studio.service.gallery, owner, typed, picture, studio.is_public)
         except streamline.InputError as error:
             return {restore_note: panels.note(str(error)), dropped: None}
-        return show_settings(*found) | {dropped: None}
+        return show_settings(found) | {dropped: None}
 
-    looking.after(dropped.upload(restore_file, [dropped, browser], [dropped, *restoring], **PLANNING))
+    known_here = [fields.by_name[name] for name in ("image", "own", "base", "motion_adapter")]
+    looking.after(dropped.upload(restore_file, [dropped, browser, *known_here], [dropped, *restoring], **PLANNING))
     opening = [browser, timer, seen, *followed]
     return GenerateTab(fields, looking, opening, open_page, changed, restoring, show_settings)

@@ -43,7 +43,7 @@ def build(studio: Studio) -> gr.Blocks:
             run = studio.service.gallery.get(known(browser)["visitor"], event._data.get("run", ""))
             if run is None:
                 return gallery.show(browser, "")
-            return generate.show_settings(*restore_run(run)) | {tabs: gr.Tabs(selected="generate")}
+            return generate.show_settings(restore_run(run)) | {tabs: gr.Tabs(selected="generate")}
 
         def open_page(browser):
             browser = known(browser)

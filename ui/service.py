@@ -269,7 +269,7 @@ class Service:
                 self._set(
                     entry,
                     results=_with(view.results, index, result),
-                    receipts=_with(view.receipts, index, receipt),
+                    receipts=_with(view.receipts, index, _asked(receipt, view.order)),
                     psnr=_with(view.psnr, index, psnr),
                 )
             case Noted(sentence=sentence):
@@ -319,6 +319,13 @@ class Service:
 
 def _with(values: tuple, index: int, value: object) -> tuple:
     return (*values[:index], value, *values[index + 1 :])
+
+
+def _asked(receipt: streamline.Receipt, order: Order) -> streamline.Receipt:
+    """The receipt with what was asked of the plan, so that the file brings it back; of a sweep that is not known."""
+    if receipt.plan is None or order.kind == "sweep":
+        return receipt
+    return replace(receipt, quality=order.settings.quality, card=order.settings.card.strip()[:200] or None)
 
 
 def _video_of(receipt: streamline.Receipt) -> tuple:

@@ -154,7 +154,8 @@ def test_the_gallery_plays_a_video_and_gives_it_away_without_a_mouse(page, tmp_p
         if suffix != ".mp4":
             page.locator("#player-format input").click()
             page.get_by_role("option", name=label).click()
-            page.locator("a[href$='.webm'], #player-download[href$='.webm']").wait_for(state="attached")
+            page.locator("#player-download", has_text="Writing").wait_for()
+            page.locator("#player-download", has_text="Download").wait_for()
         with page.expect_download() as waiting:
             page.locator("#player-download").click()
         path = tmp_path / f"video{suffix}"

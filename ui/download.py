@@ -48,15 +48,18 @@ class Download:
         """Write the file anew for another format. run_of: the run that is offered, by the values of `inputs`."""
 
         def export(suffix, crf, *values):
-            """The video in another format."""
+            """The video in another format; until it is written, nobody takes the one before home for it."""
             run = run_of(*values)
             if run is None:
-                return gr.skip()
+                return
+            yield gr.update(label="Writing …", interactive=False)
             folder = Path(tempfile.mkdtemp(prefix="streamline-download-"))
             try:
-                return str(run.export(folder / f"video{suffix}", int(crf)))
+                path = run.export(folder / f"video{suffix}", int(crf))
             except (streamline.StreamlineError, OSError) as error:
+                yield gr.update(label="Download", interactive=True)
                 raise gr.Error(words.failure(error), print_exception=False) from None
+            yield gr.update(label="Download", interactive=True, value=str(path))
 
         changes = [self.kind.input, self.crf.input]
         gr.on(changes, export, [self.kind, self.crf, *inputs], self.button, trigger_mode="always_last", **QUICK)

@@ -1,11 +1,14 @@
 """The page in a real browser: videos are made, plans follow the fields, nothing is lost, nothing is fetched."""
 
+import json
 import re
 from base64 import b64encode
 from io import BytesIO
 
 import pytest
 from browsing import (
+    BROWSER,
+    FLAGS,
     IN_A_BROWSER,
     MAKE_SECONDS,
     choose_model,
@@ -178,7 +181,7 @@ def test_everything_is_wiped_only_after_a_question(page):
     page.get_by_role("tab", name="System").click()
     page.locator("#kept .panel").wait_for()
     page.get_by_role("button", name="Delete all videos of this browser").click()
-    page.locator("#clear-gallery-asking", has_text="Delete all of this browser, 1 video").wait_for()
+    page.locator("#clear-gallery-asking", has_text="Delete all videos of this browser (1 video, ").wait_for()
     page.wait_for_function("document.activeElement.id === 'clear-gallery-no'")
     page.keyboard.press("Enter")
     page.locator("#clear-gallery-asking").wait_for(state="hidden")
@@ -285,6 +288,20 @@ def test_a_model_that_cannot_be_fetched_is_a_sentence(page):
     name.fill("nobody/nothing")
     name.press("Enter")
     page.locator("#note-model", has_text="is not on this machine").wait_for()
+
+
+def test_the_page_can_be_installed(browser, address, tmp_path):
+    """As Chromium judges it, in a profile that is kept."""
+    context = browser.browser_type.launch_persistent_context(tmp_path, executable_path=BROWSER, args=list(FLAGS))
+    page = context.new_page()
+    page.goto(address)
+    devtools = context.new_cdp_session(page)
+    manifest = devtools.send("Page.getAppManifest")
+    assert not manifest["errors"] and json.loads(manifest["data"])["name"] == "Streamlined Inference"
+    assert devtools.send("Page.getInstallabilityErrors")["installabilityErrors"] == []
+    kind = page.evaluate("fetch('./favicon.ico').then((answer) => answer.headers.get('content-type'))")
+    assert kind == "image/svg+xml"
+    context.close()
 
 
 def test_a_second_video_waits_until_the_first_is_made_or_cancelled(page):

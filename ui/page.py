@@ -8,16 +8,10 @@ from . import api, compare_tab, gallery_tab, generate_tab, system_tab
 from .looking import PLANNING, QUICK
 from .restoring import restore_run
 from .state import Studio, known
-from .style import html
+from .style import LOGO, html, read
 
-LOGO = (
-    '<svg viewBox="0 0 48 48" aria-hidden="true"><rect width="48" height="48" rx="12" fill="#5b5bd6"/>'
-    '<g fill="#fff"><rect x="10" y="13" width="28" height="5" rx="2.5" opacity=".55"/>'
-    '<rect x="10" y="21.5" width="20" height="5" rx="2.5"/>'
-    '<rect x="10" y="30" width="12" height="5" rx="2.5" opacity=".55"/></g></svg>'
-)
 TITLE = (
-    f'<div class="brand">{LOGO}<div><h1>Streamlined Inference</h1>'
+    f'<div class="brand">{read(LOGO.name)}<div><h1>Streamlined Inference</h1>'
     "<p>Make videos with the memory you have, and know what it takes before you start.</p></div></div>"
 )
 

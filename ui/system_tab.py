@@ -55,7 +55,7 @@ def build(studio: Studio, browser: gr.BrowserState, tab: gr.Tab) -> None:
         visitor = known(browser)["visitor"]
         runs = words.count(len(studio.service.gallery.runs(visitor)), "video")
         size = words.size(studio.service.gallery.size_bytes(visitor))
-        return f"Delete all of this browser, {runs} ({size})? Nothing brings them back."
+        return f"Delete all videos of this browser ({runs}, {size})? Nothing brings them back."
 
     forget_sure = ask_first(clear_cache, what_is_learnt, [], "Yes, forget it")
     delete_sure = ask_first(clear_gallery, what_is_made, [browser], "Yes, delete them")

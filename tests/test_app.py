@@ -315,6 +315,21 @@ def test_a_second_video_waits_until_the_first_is_made_or_cancelled(page):
     page.locator("#progress", has_text="Cancelled").wait_for(timeout=3000)
 
 
+def test_a_second_tab_watches_the_video_of_the_first(page, address):
+    second = page.context.new_page()
+    second.goto(address)
+    second.locator("#outlook").wait_for(timeout=30_000)
+    set_field(page, "steps", 500)
+    make(page)
+    page.locator("#progress", has_text=re.compile(r"step [1-9]\d* of 500")).wait_for(timeout=MAKE_SECONDS * 1000)
+    set_field(second, "steps", 2)
+    make(second)
+    second.locator("#note-budget", has_text="Your last video is still being made; cancel it first.").wait_for()
+    second.locator("#progress", has_text="of 500").wait_for()
+    second.get_by_role("button", name="Cancel").first.click()
+    page.locator("#progress", has_text="Cancelled").wait_for(timeout=10_000)
+
+
 def _drop(page, path):
     """Drop a file anywhere on the page."""
     content = b64encode(path.read_bytes()).decode()

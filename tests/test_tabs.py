@@ -167,6 +167,39 @@ def test_an_order_that_is_being_made_is_not_lost_to_a_second_one(tab, again):
     assert tab.do(*again)["compare-note"] == "" and tab.browser["compare"] != first
 
 
+@pytest.mark.parametrize("again", [("start_comparison",), ("start_sweep", ["exact"], 1)])
+def test_a_tab_that_knows_of_no_order_is_refused_too_and_watches_the_one_there_is(tab, again):
+    tab.do("start_comparison")
+    first = tab.browser["compare"]
+    tab.browser = NOBODY | {"visitor": "ann"}
+    answer = tab.do(*again)
+    assert "still being made" in answer["compare-note"] and tab.browser["compare"] == first
+    assert answer["compare-stop"]["interactive"] and "run 1 of 2" in answer["compare-progress"]
+    assert tab.do("cancel")["compare-note"] == "" and tab.view.status == "cancelled"
+
+
+@pytest.mark.parametrize("kind", ["generate", "compare", "sweep"])
+def test_of_orders_that_race_one_is_taken(tab, kind):
+    orders = [replace(ORDER, kind=kind), SWEEP if kind == "compare" else replace(ORDER, kind=kind)]
+    for _ in range(20):
+        start, taken, refused = threading.Barrier(8), [], []
+
+        def submit(order, start=start, taken=taken, refused=refused):
+            start.wait()
+            try:
+                taken.append(tab.service.submit("ann", order, alone=True))
+            except streamline.InputError as error:
+                refused.append(str(error))
+
+        threads = [threading.Thread(target=submit, args=(orders[index % 2],)) for index in range(8)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert len(taken) == 1 and len(refused) == 7
+        assert tab.service.submit("bob", ORDER, alone=True)
+        tab.service.cancel("ann", taken[0])
+        tab.service.cancel("bob", tab.service.running("bob", "generate").id)
+
+
 def test_runs_of_a_sweep_are_measured_once_and_their_frames_let_go(tab, monkeypatch):
     measured, psnr = [], streamline.psnr
     monkeypatch.setattr(streamline, "psnr", lambda *videos: measured.append(videos) or psnr(*videos))

@@ -19,7 +19,7 @@ from .gallery import Run
 from .looking import PLANNING, QUICK, Looking
 from .models import Source, entries
 from .restoring import Restored, restore
-from .state import Studio, known, refuse_second, watched
+from .state import Studio, known, watch_other, watched
 from .style import html
 from .style import read as read_static
 
@@ -99,18 +99,17 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         trouble = dict(reading.notes)
         if not trouble:
             try:
-                refuse_second(studio, browser, "generate", "video")
                 outlook = studio.planner.outlook(reading.settings)
                 order = studio.planner.order(outlook, reading.image)
-                browser["generate"] = studio.service.submit(browser["visitor"], order)
+                browser["generate"] = studio.service.submit(browser["visitor"], order, alone=True)
             except streamline.StreamlineError as error:
                 trouble["budget"] = str(error)
         answer = dict(zip(notes, looking.said(Reading(None, trouble)), strict=True))
-        if trouble:
+        view = watch_other(studio, browser, "generate") if trouble else watched(studio, browser, "generate")
+        if view is None:
             return answer
-        if not keep_seed:
+        if not keep_seed and not trouble:
             answer[fields.by_name["seed"]] = random.randrange(2**32)
-        view = watched(studio, browser, "generate")
         return answer | {browser_state: browser, timer: gr.Timer(active=True), seen: ("", -1)} | show(view, browser)
 
     def show(view, browser) -> dict:

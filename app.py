@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -65,6 +66,7 @@ if __name__ == "__main__":
         print(
             "Anyone who can reach this address can use the app; --auth USER:PASS keeps strangers out.", file=sys.stderr
         )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it, temporary folders go with it
     try:
         _, address, _ = demo.launch(
             server_name="0.0.0.0" if options.listen else None,

@@ -313,6 +313,7 @@ def test_a_second_video_waits_until_the_first_is_made_or_cancelled(page):
     page.locator("#note-budget", has_text="Your last video is still being made; cancel it first.").wait_for()
     page.get_by_role("button", name="Cancel").first.click()
     page.locator("#progress", has_text="Cancelled").wait_for(timeout=3000)
+    page.wait_for_function("!document.querySelector('#note-budget p')")
 
 
 def test_a_second_tab_watches_the_video_of_the_first(page, address):

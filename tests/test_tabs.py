@@ -3,6 +3,7 @@
 import gc
 import logging
 import queue
+import tempfile
 import threading
 import time
 import weakref
@@ -66,7 +67,10 @@ def test_a_run_whose_thumbnail_cannot_be_read_leaves_the_others_in_the_gallery(t
     assert "appear here" in gallery_tab.cards(gallery.runs("ann"))
 
 
-def test_a_video_of_the_gallery_is_played_and_taken_home_by_its_owner_alone(tmp_path):
+def test_a_video_of_the_gallery_is_played_and_taken_home_by_its_owner_alone(tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     service, result = Service(lambda order, stop: iter(()), Gallery(tmp_path)), result_of(PLAN)
     name = service.gallery.add("ann", ORDER, result, receipt_of(result))
     with gr.Blocks() as page:
@@ -89,6 +93,7 @@ def test_a_video_of_the_gallery_is_played_and_taken_home_by_its_owner_alone(tmp_
         do("delete", chosen, stranger, "")
     assert "player" not in do("show", ann, name) and service.gallery.get("ann", name) is not None
     assert not do("delete", chosen, ann, name)["player"]["visible"]
+    assert not [*temporary.glob("streamline-download-*")]
 
 
 class Tab:

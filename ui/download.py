@@ -53,13 +53,14 @@ class Download:
             if run is None:
                 return
             yield gr.update(label="Writing …", interactive=False)
-            folder = Path(tempfile.mkdtemp(prefix="streamline-download-"))
             try:
-                path = run.export(folder / f"video{suffix}", int(crf))
+                with tempfile.TemporaryDirectory(prefix="streamline-download-") as folder:
+                    path = run.export(Path(folder) / f"video{suffix}", int(crf))
+                    path = self.button.move_resource_to_block_cache(path)  # which gradio empties in time
             except (streamline.StreamlineError, OSError) as error:
                 yield gr.update(label="Download", interactive=True)
                 raise gr.Error(words.failure(error), print_exception=False) from None
-            yield gr.update(label="Download", interactive=True, value=str(path))
+            yield gr.update(label="Download", interactive=True, value=path)
 
         changes = [self.kind.input, self.crf.input]
         gr.on(changes, export, [self.kind, self.crf, *inputs], self.button, trigger_mode="always_last", **QUICK)

@@ -151,7 +151,9 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         if view is None:
             return {stop: gr.update(interactive=False)}
         studio.service.cancel(browser["visitor"], view.id)
-        return {timer: gr.Timer(active=False)} | show(watched(studio, browser, "generate"), browser)
+        return {timer: gr.Timer(active=False), fields.notes["budget"]: ""} | show(
+            watched(studio, browser, "generate"), browser
+        )
 
     def slide(event: gr.EventData):
         """The memory slider was moved."""
@@ -202,7 +204,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         [*notes, browser, timer, seen, fields.by_name["seed"], *followed],
         **QUICK,
     )
-    stop.click(cancel, browser, [timer, *followed], **QUICK)
+    stop.click(cancel, browser, [timer, fields.notes["budget"], *followed], **QUICK)
     timer.tick(tick, [browser, seen, changed], [seen, timer, changed, *followed], **QUICK)
     download.connect(shown, [browser])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import os
 import signal
@@ -49,6 +50,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as in launch.sh; read when t
 if options.offline:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
+gc.disable()  # what is imported stays: looking for garbage in it takes a second and a half of the start
 import streamline  # noqa: E402  # after the environment is set
 import ui  # noqa: E402
 
@@ -60,6 +62,8 @@ try:
 except streamline.InputError as error:
     print(f"app.py: {error}", file=sys.stderr)
     sys.exit(2)
+gc.freeze()  # nor is it looked through later
+gc.enable()
 
 if __name__ == "__main__":
     if (options.listen or options.share) and options.auth is None:

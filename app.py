@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import os
+import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +50,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as in launch.sh; read when t
 if options.offline:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
+gc.disable()  # what is imported stays: looking for garbage in it takes a second and a half of the start
 import streamline  # noqa: E402  # after the environment is set
 import ui  # noqa: E402
 
@@ -59,12 +62,15 @@ try:
 except streamline.InputError as error:
     print(f"app.py: {error}", file=sys.stderr)
     sys.exit(2)
+gc.freeze()  # nor is it looked through later
+gc.enable()
 
 if __name__ == "__main__":
     if (options.listen or options.share) and options.auth is None:
         print(
             "Anyone who can reach this address can use the app; --auth USER:PASS keeps strangers out.", file=sys.stderr
         )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it, temporary folders go with it
     try:
         _, address, _ = demo.launch(
             server_name="0.0.0.0" if options.listen else None,

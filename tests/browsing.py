@@ -37,14 +37,16 @@ DESKTOP, PHONE = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}
 
 @contextmanager
 def serving(folder, *options):
-    """The app's address while it runs; its log must stay free of tracebacks."""
+    """The app's address while it runs; its log must stay free of tracebacks, and nothing temporary be left."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = folder / "log.txt"
     command = [sys.executable, "app.py", "--port", str(port), "--output-dir", str(folder / "gallery"), *options]
     with log.open("w") as output:
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder / "temporary")}
+        temporary = folder / "temporary"
+        temporary.mkdir(exist_ok=True)
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "TMPDIR": str(temporary)}
         app = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment)
         try:
             _wait_for(f"http://127.0.0.1:{port}/", app, log)
@@ -52,6 +54,7 @@ def serving(folder, *options):
         finally:
             app.terminate()
             app.wait(30)
+    assert not [*temporary.glob("streamline-*")], "it leaves temporary folders behind"
     assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
 
 

@@ -1,11 +1,14 @@
 """The page in a real browser: videos are made, plans follow the fields, nothing is lost, nothing is fetched."""
 
+import json
 import re
 from base64 import b64encode
 from io import BytesIO
 
 import pytest
 from browsing import (
+    BROWSER,
+    FLAGS,
     IN_A_BROWSER,
     MAKE_SECONDS,
     choose_model,
@@ -138,6 +141,65 @@ def test_the_gallery_keeps_uses_again_and_deletes(page):
     page.locator(".empty").wait_for()
 
 
+def test_the_gallery_plays_a_video_and_gives_it_away_without_a_mouse(page, tmp_path):
+    set_field(page, "steps", 2)
+    make(page)
+    wait_done(page)
+    page.get_by_role("tab", name="Gallery").click()
+    play = page.get_by_role("button", name="Play a red")
+    play.focus()
+    play.press("Enter")
+    page.wait_for_function("document.querySelector('#player video')?.readyState >= 2")
+    assert page.locator("#player video").evaluate("one => one.loop && !one.paused && one.videoWidth > 0")
+    page.wait_for_function("document.activeElement.id === 'player-close'")
+    assert "seed 2" in page.locator("#player-about").inner_text()
+    for label, suffix in (("MP4", ".mp4"), ("WebM", ".webm")):
+        if suffix != ".mp4":
+            page.locator("#player-format input").click()
+            page.get_by_role("option", name=label).click()
+            page.locator("#player-download", has_text="Writing").wait_for()
+            page.locator("#player-download", has_text="Download").wait_for()
+        with page.expect_download() as waiting:
+            page.locator("#player-download").click()
+        path = tmp_path / f"video{suffix}"
+        waiting.value.save_as(path)
+        assert streamline.read_receipt(path).job.num_inference_steps == 2
+    page.locator("#player-close").press("Enter")
+    page.locator("#player-close").wait_for(state="hidden")
+    page.wait_for_function("document.activeElement.matches('#gallery .play')")
+    page.get_by_role("button", name="Play a red").press("Enter")
+    page.locator("#player video").wait_for()
+    page.get_by_role("button", name="Delete a red").click()
+    page.locator(".empty").wait_for()
+    page.locator("#player video").wait_for(state="hidden")
+
+
+def test_everything_is_wiped_only_after_a_question(page):
+    set_field(page, "steps", 1)
+    make(page)
+    wait_done(page)
+    page.get_by_role("tab", name="System").click()
+    page.locator("#kept .panel").wait_for()
+    page.get_by_role("button", name="Delete all videos of this browser").click()
+    page.locator("#clear-gallery-asking", has_text="Delete all videos of this browser (1 video, ").wait_for()
+    page.wait_for_function("document.activeElement.id === 'clear-gallery-no'")
+    page.keyboard.press("Enter")
+    page.locator("#clear-gallery-asking").wait_for(state="hidden")
+    page.get_by_role("tab", name="Gallery").click()
+    page.locator(".gallery article").wait_for()
+    page.get_by_role("tab", name="System").click()
+    page.get_by_role("button", name="Delete all videos of this browser").click()
+    page.get_by_role("button", name="Yes, delete them").click()
+    page.locator("#clear-gallery:disabled").wait_for()
+    page.get_by_role("tab", name="Gallery").click()
+    page.locator(".empty").wait_for()
+    page.get_by_role("tab", name="System").click()
+    page.get_by_role("button", name="Clear what was learnt").click()
+    page.locator("#clear-cache-asking", has_text="learnt about this machine").wait_for()
+    page.locator("#clear-cache-no").click()
+    page.locator("#clear-cache-asking").wait_for(state="hidden")
+
+
 def test_original_and_streamlined_are_compared(page):
     set_field(page, "steps", 3)
     page.get_by_role("tab", name="Compare").click()
@@ -228,6 +290,20 @@ def test_a_model_that_cannot_be_fetched_is_a_sentence(page):
     page.locator("#note-model", has_text="is not on this machine").wait_for()
 
 
+def test_the_page_can_be_installed(browser, address, tmp_path):
+    """As Chromium judges it, in a profile that is kept."""
+    context = browser.browser_type.launch_persistent_context(tmp_path, executable_path=BROWSER, args=list(FLAGS))
+    page = context.new_page()
+    page.goto(address)
+    devtools = context.new_cdp_session(page)
+    manifest = devtools.send("Page.getAppManifest")
+    assert not manifest["errors"] and json.loads(manifest["data"])["name"] == "Streamlined Inference"
+    assert devtools.send("Page.getInstallabilityErrors")["installabilityErrors"] == []
+    kind = page.evaluate("fetch('./favicon.ico').then((answer) => answer.headers.get('content-type'))")
+    assert kind == "image/svg+xml"
+    context.close()
+
+
 def test_a_second_video_waits_until_the_first_is_made_or_cancelled(page):
     set_field(page, "steps", 500)
     make(page)
@@ -237,6 +313,22 @@ def test_a_second_video_waits_until_the_first_is_made_or_cancelled(page):
     page.locator("#note-budget", has_text="Your last video is still being made; cancel it first.").wait_for()
     page.get_by_role("button", name="Cancel").first.click()
     page.locator("#progress", has_text="Cancelled").wait_for(timeout=3000)
+    page.wait_for_function("!document.querySelector('#note-budget p')")
+
+
+def test_a_second_tab_watches_the_video_of_the_first(page, address):
+    second = page.context.new_page()
+    second.goto(address)
+    second.locator("#outlook").wait_for(timeout=30_000)
+    set_field(page, "steps", 500)
+    make(page)
+    page.locator("#progress", has_text=re.compile(r"step [1-9]\d* of 500")).wait_for(timeout=MAKE_SECONDS * 1000)
+    set_field(second, "steps", 2)
+    make(second)
+    second.locator("#note-budget", has_text="Your last video is still being made; cancel it first.").wait_for()
+    second.locator("#progress", has_text="of 500").wait_for()
+    second.get_by_role("button", name="Cancel").first.click()
+    page.locator("#progress", has_text="Cancelled").wait_for(timeout=10_000)
 
 
 def _drop(page, path):

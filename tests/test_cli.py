@@ -93,6 +93,8 @@ def test_a_video_is_made_again_from_its_receipt(folder, capsys, suffix, how):
     assert overridden.plan == Plan.uniform(2) and overridden.image != receipt.image
     assert main(["generate", "--from-receipt", str(first)]) == 2
     _assert_one_sentence(*capsys.readouterr(), "give it with --image")
+    assert main(["generate", "--from-receipt", str(first), *arguments[2:], str(again)]) == 2
+    _assert_one_sentence(*capsys.readouterr(), "a folder called 'svd': say where it is, with --model")
 
 
 def test_all_ways_are_compared_on_one_picture(folder, capsys):

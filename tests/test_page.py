@@ -21,7 +21,7 @@ from ui.gallery import Gallery
 from ui.models import Pipelines, Profile, Source, entries
 from ui.orders import Order, Part, Settings
 from ui.planning import Planner
-from ui.restoring import restore, settings_of
+from ui.restoring import Restored, restore, settings_of
 from ui.service import MOST_WAITING, Service
 
 JOB = streamline.Job(height=64, width=64, num_frames=4, num_inference_steps=3, prompt="a cat")
@@ -113,7 +113,7 @@ def test_an_order_is_made_and_kept(lent, tmp_path):
     assert view.status == "done", view.trouble
     run = service.gallery.get("ann", view.run)
     assert len(run.frames()) == 4 and run.settings == SETTINGS
-    assert restore(run.video, service.gallery, "ann") == (SETTINGS, None, False)
+    assert restore(run.video, service.gallery, "ann", Source(""), None) == Restored(SETTINGS)
     assert settings_of(run.receipt).job == JOB
     assert service.gallery.get("bob", view.run) is None and service.view("bob", view.id) is None
     service.gallery.delete("ann", view.run)

@@ -124,6 +124,13 @@ def test_nothing_private_is_told(tmp_path):
         {"date": 5},
         {"streamline_receipt": 2},
         {"code": "print()"},
+        {"quality": "perfect"},
+        {"quality": ["exact"]},
+        {"card": ""},
+        {"card": {"name": "8GiB"}},
+        {"folders": ["model"]},
+        {"folders": {"model": "/home/jane"}},
+        {"folders": {"device": "0" * 64}},
     ],
 )
 def test_values_that_make_no_receipt_are_refused(change):

@@ -3,6 +3,7 @@
 import gc
 import logging
 import queue
+import tempfile
 import threading
 import time
 import weakref
@@ -64,6 +65,35 @@ def test_a_run_whose_thumbnail_cannot_be_read_leaves_the_others_in_the_gallery(t
     assert len(caplog.records) == 1 and names[0] in caplog.text
     gallery.delete("ann", names[1])
     assert "appear here" in gallery_tab.cards(gallery.runs("ann"))
+
+
+def test_a_video_of_the_gallery_is_played_and_taken_home_by_its_owner_alone(tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    service, result = Service(lambda order, stop: iter(()), Gallery(tmp_path)), result_of(PLAN)
+    name = service.gallery.add("ann", ORDER, result, receipt_of(result))
+    with gr.Blocks() as page:
+        tab = gallery_tab.build(Studio(service, None), gr.BrowserState(None))
+    functions = {function.name: function.fn for function in page.fns.values()} | {"show": tab.show}
+    chosen = gr.EventData(None, {"run": name})
+
+    def do(what, *given):
+        answer = functions[what](*given)
+        return {part.elem_id or type(part).__name__: value for part, value in answer.items()}
+
+    ann, bob = {"visitor": "ann"}, {"visitor": "bob"}
+    played = do("play", chosen, ann)
+    assert played["player"]["visible"] and Path(played["player-video"]).is_file() and played["State"] == name
+    *_, written = functions["export"](".webm", 30, ann, name)
+    assert streamline.read_receipt(written["value"]) == receipt_of(result)
+    for stranger in (bob, None):
+        assert not do("play", chosen, stranger)["player"]["visible"]
+        assert not [*functions["export"](".webm", 30, stranger, name)]
+        do("delete", chosen, stranger, "")
+    assert "player" not in do("show", ann, name) and service.gallery.get("ann", name) is not None
+    assert not do("delete", chosen, ann, name)["player"]["visible"]
+    assert not [*temporary.glob("streamline-download-*")]
 
 
 class Tab:
@@ -140,6 +170,39 @@ def test_an_order_that_is_being_made_is_not_lost_to_a_second_one(tab, again):
     assert tab.browser["compare"] == first
     assert tab.do("cancel")["compare-note"] == ""
     assert tab.do(*again)["compare-note"] == "" and tab.browser["compare"] != first
+
+
+@pytest.mark.parametrize("again", [("start_comparison",), ("start_sweep", ["exact"], 1)])
+def test_a_tab_that_knows_of_no_order_is_refused_too_and_watches_the_one_there_is(tab, again):
+    tab.do("start_comparison")
+    first = tab.browser["compare"]
+    tab.browser = NOBODY | {"visitor": "ann"}
+    answer = tab.do(*again)
+    assert "still being made" in answer["compare-note"] and tab.browser["compare"] == first
+    assert answer["compare-stop"]["interactive"] and "run 1 of 2" in answer["compare-progress"]
+    assert tab.do("cancel")["compare-note"] == "" and tab.view.status == "cancelled"
+
+
+@pytest.mark.parametrize("kind", ["generate", "compare", "sweep"])
+def test_of_orders_that_race_one_is_taken(tab, kind):
+    orders = [replace(ORDER, kind=kind), SWEEP if kind == "compare" else replace(ORDER, kind=kind)]
+    for _ in range(20):
+        start, taken, refused = threading.Barrier(8), [], []
+
+        def submit(order, start=start, taken=taken, refused=refused):
+            start.wait()
+            try:
+                taken.append(tab.service.submit("ann", order, alone=True))
+            except streamline.InputError as error:
+                refused.append(str(error))
+
+        threads = [threading.Thread(target=submit, args=(orders[index % 2],)) for index in range(8)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert len(taken) == 1 and len(refused) == 7
+        assert tab.service.submit("bob", ORDER, alone=True)
+        tab.service.cancel("ann", taken[0])
+        tab.service.cancel("bob", tab.service.running("bob", "generate").id)
 
 
 def test_runs_of_a_sweep_are_measured_once_and_their_frames_let_go(tab, monkeypatch):

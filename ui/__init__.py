@@ -19,7 +19,7 @@ from .orders import Order
 from .planning import Planner, dtype_of
 from .service import Service
 from .state import Studio
-from .style import CSS, HEAD, THEME
+from .style import CSS, HEAD, LOGO, THEME
 
 __all__ = ["LAUNCH", "OUTPUT_DIR", "build", "log_to_stderr"]
 
@@ -28,6 +28,8 @@ LAUNCH = {
     "theme": THEME,
     "css": CSS,
     "head": HEAD,
+    "favicon_path": LOGO,
+    "pwa": True,  # the browser may install it: a window of its own, and a place among the programs
     "footer_links": ["api", "settings"],
     "max_file_size": "200mb",
     "ssr_mode": False,

@@ -17,7 +17,7 @@ from .generate_tab import TICK_SECONDS
 from .looking import QUICK
 from .models import entries
 from .orders import QUALITIES, Settings
-from .state import Studio, known, refuse_second, watched
+from .state import Studio, known, watch_other, watched
 from .style import html
 from .style import read as read_static
 
@@ -66,14 +66,16 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
         reading = read(Form(**dict(zip(FIELDS, values, strict=True))), studio.planner.profile, for_run=True)
         if not reading.is_complete:
             return {trouble: panels.note(next(iter(reading.notes.values())))}
+        said = ""
         try:
-            refuse_second(studio, browser, "compare", "comparison")
             order = make_order(studio.planner.outlook(reading.settings), reading.image)
-            browser["compare"] = studio.service.submit(browser["visitor"], order)
+            browser["compare"] = studio.service.submit(browser["visitor"], order, alone=True)
+            view = watched(studio, browser, "compare")
         except streamline.StreamlineError as error:
-            return {trouble: panels.note(str(error))}
-        view = watched(studio, browser, "compare")
-        return {trouble: "", browser_state: browser} | show(view) | {timer: gr.Timer(active=True), seen: NOTHING_SEEN}
+            said, view = panels.note(str(error)), watch_other(studio, browser, "compare")
+        if view is None:
+            return {trouble: said}
+        return {trouble: said, browser_state: browser} | show(view) | {timer: gr.Timer(active=True), seen: NOTHING_SEEN}
 
     browser_state = browser
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import gradio as gr
 
 import streamline
 
+from . import download as downloads
 from . import fields as field_list
-from . import panels, words
+from . import panels
 from .fields import Fields
 from .form import FIELDS, Form, Reading, source_of
+from .gallery import Run
 from .looking import PLANNING, QUICK, Looking
-from .models import entries
-from .orders import Settings
-from .restoring import restore
-from .state import Studio, known, refuse_second, watched
+from .models import Source, entries
+from .restoring import Restored, restore
+from .state import Studio, known, watch_other, watched
 from .style import html
 from .style import read as read_static
 
-FORMATS = (("MP4", ".mp4"), ("WebM", ".webm"), ("GIF", ".gif"), ("PNG frames", ".zip"))
-CRF = 16  # of the file that is kept; less is finer
 TICK_SECONDS = 0.5
 
 
@@ -63,18 +60,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             )
             progress = html("", elem_classes="fold", elem_id="progress")
             result = html("", elem_classes="fold", elem_id="result")
-            with gr.Row(visible=False, equal_height=True) as take_home:
-                kind = gr.Dropdown(list(FORMATS), value=".mp4", label="Format", min_width=120, elem_id="format")
-                crf = gr.Slider(
-                    10,
-                    35,
-                    value=CRF,
-                    step=1,
-                    label="Compression",
-                    info="less is finer; for MP4 and WebM",
-                    min_width=220,
-                )
-                download = gr.DownloadButton("Download", min_width=120, elem_id="download")
+            download = downloads.build()
             live = html("", elem_classes="fold", elem_id="live")
             outlook_panel = html("", js_on_load=read_static("actions.js"), elem_id="plan")
             with gr.Accordion("The plan in the terms of the field", open=False, elem_id="reasons"):
@@ -113,46 +99,39 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         trouble = dict(reading.notes)
         if not trouble:
             try:
-                refuse_second(studio, browser, "generate", "video")
                 outlook = studio.planner.outlook(reading.settings)
                 order = studio.planner.order(outlook, reading.image)
-                browser["generate"] = studio.service.submit(browser["visitor"], order)
+                browser["generate"] = studio.service.submit(browser["visitor"], order, alone=True)
             except streamline.StreamlineError as error:
                 trouble["budget"] = str(error)
         answer = dict(zip(notes, looking.said(Reading(None, trouble)), strict=True))
-        if trouble:
+        view = watch_other(studio, browser, "generate") if trouble else watched(studio, browser, "generate")
+        if view is None:
             return answer
-        if not keep_seed:
+        if not keep_seed and not trouble:
             answer[fields.by_name["seed"]] = random.randrange(2**32)
-        view = watched(studio, browser, "generate")
         return answer | {browser_state: browser, timer: gr.Timer(active=True), seen: ("", -1)} | show(view, browser)
 
     def show(view, browser) -> dict:
         """An order that is being made, or is over; its video comes with it."""
         running = view is not None and not view.is_over
         done = view is not None and view.status == "done"
+        run = studio.service.gallery.get(browser["visitor"], view.run) if done else None
         return {
             stage: gr.update(value=panels.stage_box(view) if not done else "", visible=not done),
             progress: panels.progress(view),
             live: panels.live(view),
             result: panels.result(view, studio.service.fidelity(view.receipts[0])) if done else "",
-            video: gr.update(visible=done) if not done else gr.update(visible=True, value=_video(view, browser)),
-            take_home: gr.update(visible=done),
+            video: gr.update(visible=True, value=run and str(run.video)) if done else gr.update(visible=False),
             stop: gr.update(interactive=running),
-            download: gr.update(value=_video(view, browser)) if done else gr.skip(),
-            kind: ".mp4" if done else gr.skip(),
-            crf: CRF if done else gr.skip(),
             receipt_box: gr.update(visible=done),
-            receipt: _receipt(view, browser) if done else gr.skip(),
-        }
+            receipt: run.receipt.to_json() if run is not None else gr.skip(),
+        } | download.offer(run)
 
-    def _video(view, browser) -> str | None:
-        run = studio.service.gallery.get(browser["visitor"], view.run)
-        return None if run is None else str(run.video)
-
-    def _receipt(view, browser) -> str:
-        run = studio.service.gallery.get(browser["visitor"], view.run)
-        return "" if run is None else run.receipt.to_json()
+    def shown(browser) -> Run | None:
+        """The video that this browser watched being made."""
+        view = watched(studio, browser, "generate")
+        return None if view is None else studio.service.gallery.get(browser["visitor"], view.run)
 
     def tick(browser, seen_before, count):
         """Follow the order that this browser watches."""
@@ -172,7 +151,9 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         if view is None:
             return {stop: gr.update(interactive=False)}
         studio.service.cancel(browser["visitor"], view.id)
-        return {timer: gr.Timer(active=False)} | show(watched(studio, browser, "generate"), browser)
+        return {timer: gr.Timer(active=False), fields.notes["budget"]: ""} | show(
+            watched(studio, browser, "generate"), browser
+        )
 
     def slide(event: gr.EventData):
         """The memory slider was moved."""
@@ -197,22 +178,8 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             answer[fields.by_name["budget"]] = field_list.budget_text(int(data["budget"]))
         return answer or {fields.by_name["budget"]: budget}
 
-    def export(suffix, crf, browser):
-        """The finished video in another format."""
-        view = watched(studio, browser, "generate")
-        if view is None or view.status != "done":
-            return gr.skip()
-        run = studio.service.gallery.get(browser["visitor"], view.run)
-        if run is None:
-            return gr.skip()
-        folder = Path(tempfile.mkdtemp(prefix="streamline-download-"))
-        try:
-            return str(run.export(folder / f"video{suffix}", int(crf)))
-        except (streamline.StreamlineError, OSError) as error:
-            raise gr.Error(words.failure(error), print_exception=False) from None
-
     browser_state = browser
-    followed = [stage, progress, live, result, video, take_home, stop, download, kind, crf, receipt_box, receipt]
+    followed = [stage, progress, live, result, video, stop, receipt_box, receipt, *download.outputs]
     budget = fields.by_name["budget"]
 
     typed = [
@@ -237,9 +204,9 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         [*notes, browser, timer, seen, fields.by_name["seed"], *followed],
         **QUICK,
     )
-    stop.click(cancel, browser, [timer, *followed], **QUICK)
+    stop.click(cancel, browser, [timer, fields.notes["budget"], *followed], **QUICK)
     timer.tick(tick, [browser, seen, changed], [seen, timer, changed, *followed], **QUICK)
-    gr.on([kind.input, crf.input], export, [kind, crf, browser], download, trigger_mode="always_last", **QUICK)
+    download.connect(shown, [browser])
 
     def open_page(browser):
         """Find again what this browser was watching."""
@@ -250,8 +217,9 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
             show(view, browser) if view is not None else {}
         )
 
-    def show_settings(settings: Settings, picture: Path | None, is_picture_missing: bool) -> dict:
+    def show_settings(restored: Restored) -> dict:
         """Fill in all fields; outputs are `restoring`."""
+        settings, picture = restored.settings, restored.picture
         entry = entries()[settings.model]
         try:
             profile = studio.planner.profile(settings.source, entry)
@@ -262,22 +230,23 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         presets = field_list.sizes_of(entry)
         answer[fields.size] = gr.update(choices=[*({label: 0} | dict.fromkeys(presets))], value=label)
         filled = field_list.fill(settings, entry, profile, None if picture is None else str(picture))
-        missing = "Its settings are back; give it its picture again, which is not part of the file."
-        note = panels.note(missing) if is_picture_missing else '<span class="good">Its settings are back.</span>'
+        note = '<span class="good">Its settings are back.</span>' + panels.note(restored.remark)
         return answer | {fields.by_name[name]: value for name, value in filled.items()} | {restore_note: note}
 
     restoring = [restore_note, *dict.fromkeys([*fields.shape, *fields.inputs])]
 
-    def restore_file(path, browser):
+    def restore_file(path, browser, picture, *folders):
         """Bring back the settings of a video or a receipt that was made here."""
         if path is None:
             return {restore_note: gr.skip()}
         try:
-            found = restore(path, studio.service.gallery, known(browser)["visitor"])
+            owner, typed = known(browser)["visitor"], Source(*map(str.strip, folders))
+            found = restore(path, studio.service.gallery, owner, typed, picture, studio.is_public)
         except streamline.InputError as error:
             return {restore_note: panels.note(str(error)), dropped: None}
-        return show_settings(*found) | {dropped: None}
+        return show_settings(found) | {dropped: None}
 
-    looking.after(dropped.upload(restore_file, [dropped, browser], [dropped, *restoring], **PLANNING))
+    known_here = [fields.by_name[name] for name in ("image", "own", "base", "motion_adapter")]
+    looking.after(dropped.upload(restore_file, [dropped, browser, *known_here], [dropped, *restoring], **PLANNING))
     opening = [browser, timer, seen, *followed]
     return GenerateTab(fields, looking, opening, open_page, changed, restoring, show_settings)

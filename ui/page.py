@@ -8,16 +8,10 @@ from . import api, compare_tab, gallery_tab, generate_tab, system_tab
 from .looking import PLANNING, QUICK
 from .restoring import restore_run
 from .state import Studio, known
-from .style import html, read
+from .style import LOGO, html, read
 
-LOGO = (
-    '<svg viewBox="0 0 48 48" aria-hidden="true"><rect width="48" height="48" rx="12" fill="#5b5bd6"/>'
-    '<g fill="#fff"><rect x="10" y="13" width="28" height="5" rx="2.5" opacity=".55"/>'
-    '<rect x="10" y="21.5" width="20" height="5" rx="2.5"/>'
-    '<rect x="10" y="30" width="12" height="5" rx="2.5" opacity=".55"/></g></svg>'
-)
 TITLE = (
-    f'<div class="brand">{LOGO}<div><h1>Streamlined Inference</h1>'
+    f'<div class="brand">{read(LOGO.name)}<div><h1>Streamlined Inference</h1>'
     "<p>Make videos with the memory you have, and know what it takes before you start.</p></div></div>"
 )
 
@@ -33,33 +27,27 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Compare", id="compare") as compare_place:
                 compare = compare_tab.build(studio, browser, generate.fields.inputs)
             with gr.Tab("Gallery", id="gallery") as gallery_place:
-                gallery = html("", js_on_load=read("actions.js"), elem_id="gallery")
+                gallery = gallery_tab.build(studio, browser)
             with gr.Tab("System", id="system") as system_place:
                 system_tab.build(studio, browser, system_place)
         api.build(studio)
 
-        def show_gallery(browser):
-            return gallery_tab.cards(studio.service.gallery.runs(known(browser)["visitor"]))
-
-        def act(event: gr.EventData, browser):
-            """Use a run of the gallery again, or delete it."""
-            owner, name = known(browser)["visitor"], event._data.get("run", "")
-            run = studio.service.gallery.get(owner, name)
-            if event._data.get("action") == "delete":
-                studio.service.gallery.delete(owner, name)
-                return {gallery: show_gallery(browser)}
+        def use_again(event: gr.EventData, browser):
+            """Bring the settings of a run of the gallery back."""
+            run = studio.service.gallery.get(known(browser)["visitor"], event._data.get("run", ""))
             if run is None:
-                return {gallery: show_gallery(browser)}
-            return generate.show_settings(*restore_run(run)) | {tabs: gr.Tabs(selected="generate")}
+                return gallery.show(browser, "")
+            return generate.show_settings(restore_run(run)) | {tabs: gr.Tabs(selected="generate")}
 
         def open_page(browser):
             browser = known(browser)
-            return generate.open_page(browser) | compare.open_page(browser) | {gallery: show_gallery(browser)}
+            return generate.open_page(browser) | compare.open_page(browser) | gallery.show(browser, "")
 
         looking = generate.looking
-        gr.on([generate.changed.change, gallery_place.select], show_gallery, browser, gallery, **QUICK)
-        looking.after(gallery.click(act, browser, [gallery, tabs, *generate.restoring], **PLANNING))
+        changes = [generate.changed.change, gallery_place.select]
+        gr.on(changes, gallery.show, [browser, gallery.chosen], gallery.shown, **QUICK)
+        looking.after(gallery.cards.click(use_again, browser, [*gallery.shown, tabs, *generate.restoring], **PLANNING))
         compare_place.select(compare.describe, generate.fields.inputs, compare.about, **QUICK)
-        demo.load(open_page, browser, [gallery, *generate.opening, *compare.followed], **QUICK)
+        demo.load(open_page, browser, [*gallery.shown, *generate.opening, *compare.followed], **QUICK)
         looking.on([demo.load])
     return demo

@@ -1,44 +1,118 @@
-"""From a file that a video was taken home in, back to the settings that made it."""
+"""From a file that a video was taken home in, back to the settings that made it.
+
+Such a file goes to strangers, so it names folders without saying where they are, and holds no picture. Both are found
+again where this visitor has them: in their own runs of the gallery, or in the fields of their page.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import streamline
 
+from .fields import PICTURES
+from .form import read_picture
 from .gallery import Gallery, Run
 from .models import OWN, Source, entries
-from .orders import Settings
+from .orders import QUALITIES, Settings
+
+HALVES = {  # of a receipt that may be folders, as a source has them, and where one is typed
+    "model": ("name", "“A folder or hub id of your own”"),
+    "base": ("base", "“Image model”"),
+    "motion_adapter": ("motion_adapter", "“Motion adapter”"),
+}
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a file, or a run, says. picture: the one it was made from. remark: what else there is to know."""
+
+    settings: Settings
+    picture: Path | None = None
+    remark: str = ""
 
 
 def settings_of(receipt: streamline.Receipt) -> Settings:
-    """The settings that make a receipt's video again."""
-    known = next((entry for entry in entries().values() if receipt.model in (entry.name, entry.source)), None)
+    """The settings that make a receipt's video again, a folder by its name only."""
+    offers = [entry for entry in entries().values() if entry.name != OWN and "model" not in dict(receipt.folders)]
+    known = next((entry for entry in offers if receipt.model in (entry.name, entry.source)), None)
     source = Source(known.source if known else receipt.model, receipt.base or "", receipt.motion_adapter or "")
     budget = None if receipt.plan is None else receipt.plan.budget_bytes
-    return Settings(known.name if known else OWN, source, receipt.job, quality_of(receipt), budget)
+    quality = receipt.quality or quality_of(receipt)
+    return Settings(known.name if known else OWN, source, receipt.job, quality, budget, receipt.card or "")
 
 
 def quality_of(receipt: streamline.Receipt) -> str:
-    """The quality whose plan a receipt has."""
+    """The quality whose plan a receipt has that does not say it."""
     plan = receipt.plan
     if plan is None or plan.is_exact:
-        return "exact"
+        return QUALITIES[0]
     return "fast" if any(line.startswith("quality: fast") for line in plan.reasons) else "balanced"
 
 
-def restore(path: str | Path, gallery: Gallery, owner: str) -> tuple[Settings, Path | None, bool]:
-    """What a file says: its settings, its picture where this owner still has it, and whether one is missing.
+def restore(
+    path: str | Path, gallery: Gallery, owner: str, typed: Source, picture: str | None, is_public: bool = False
+) -> Restored:
+    """What a file says, for an owner of runs.
 
-    Raises InputError, one sentence, when there is no receipt in the file.
+    typed, picture: what stands in the fields. is_public: folders of this machine are not open.
+    Raises InputError, one sentence, when there is no receipt in the file, or a folder that nobody has named.
     """
-    receipt = streamline.read_receipt(path)
-    run = next((run for run in gallery.runs(owner) if run.receipt == receipt), None)
-    if run is not None:
-        return run.settings, run.picture, False
-    return settings_of(receipt), None, receipt.image is not None
+    receipt, runs = streamline.read_receipt(path), gallery.runs(owner)
+    for run in runs:
+        if run.receipt == receipt:
+            return restore_run(run)
+    settings, remarks = settings_of(receipt), []
+    if not is_public:
+        source, remark = _with_folders(receipt, settings, [run.settings.source for run in runs], typed)
+        settings = replace(settings, source=source)
+        remarks += [remark] if remark else []
+    found = _picture_of(receipt, runs, picture)
+    if receipt.image is not None and found is None:
+        remarks.append("Give it its picture again, which is not part of the file.")
+    return Restored(settings, found, " ".join(remarks))
 
 
-def restore_run(run: Run) -> tuple[Settings, Path | None, bool]:
+def restore_run(run: Run) -> Restored:
     """The same for a run of the gallery."""
-    return run.settings, run.picture, False
+    return Restored(run.settings, run.picture)
+
+
+def _with_folders(
+    receipt: streamline.Receipt, settings: Settings, earlier: Sequence[Source], typed: Source
+) -> tuple[Source, str]:
+    """The source with the places of folders that are known here, and what is to be said of one that was typed."""
+    source, remark = settings.source, ""
+    for half, (name, field) in HALVES.items():
+        called = getattr(receipt, half)
+        if called is None or "/" in called or (half == "model" and settings.model != OWN):
+            continue
+        places = [place for place in (getattr(one, name) for one in (typed, *earlier)) if place]
+        place = next((place for place in dict.fromkeys(places) if receipt.is_of(half, place)), getattr(typed, name))
+        if not place:
+            raise streamline.InputError(
+                f"It was made with a folder called “{called}”, and the file does not say where that is: "
+                f"type it under {field}, and bring the file again."
+            )
+        if not receipt.is_of(half, place):
+            remark = f"The folder you typed is not the “{called}” that it was made with."
+        source = replace(source, **{name: place})
+    return source, remark
+
+
+def _picture_of(receipt: streamline.Receipt, runs: Sequence[Run], shown: str | None) -> Path | None:
+    """The picture of a receipt: of a run like it, the one that is shown, or an example."""
+    if receipt.image is None:
+        return None
+    for run in runs:
+        if run.receipt.image == receipt.image and run.picture is not None:
+            return run.picture
+    for path in filter(None, (shown, *PICTURES)):
+        try:
+            if receipt.starts_from(read_picture(path)):
+                return Path(path)
+        except streamline.InputError:
+            continue
+    return None

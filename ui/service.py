@@ -22,7 +22,7 @@ from . import words
 from .events import Checked, Checking, Decoding, Event, Failed, Loading, Noted, PartDone, PartStarted, Stepped, Warming
 from .gallery import Gallery
 from .journal import note
-from .orders import Order
+from .orders import Kind, Order
 
 Status = Literal[
     "waiting", "loading", "warming", "denoising", "decoding", "checking", "writing", "done", "failed", "cancelled"
@@ -32,6 +32,7 @@ MOST_WAITING = 20
 REMEMBERED = 12  # orders that are over
 FIDELITIES = 256  # measured by comparisons
 SAMPLE_SECONDS = 0.25
+NOUNS = {"generate": "video", "compare": "comparison", "sweep": "comparison"}  # of a sort, one is made at a time
 Maker = Callable[[Order, str], Iterator[Event]]
 
 
@@ -122,9 +123,15 @@ class Service:
         self._folder = tempfile.TemporaryDirectory(prefix="streamline-")
         threading.Thread(target=self._work, daemon=True).start()
 
-    def submit(self, owner: str, order: Order) -> str:
-        """Put an order into the queue; returns its id. Raises InputError when too many are waiting."""
+    def submit(self, owner: str, order: Order, alone: bool = False) -> str:
+        """Put an order into the queue; returns its id.
+
+        alone: only if no order of that sort is being made for its owner, whom a second one would keep from the first.
+        Raises InputError then, and when too many are waiting.
+        """
         with self._changed:
+            if alone and self.running(owner, order.kind) is not None:
+                raise streamline.InputError(f"Your last {NOUNS[order.kind]} is still being made; cancel it first.")
             if len(self._waiting) >= MOST_WAITING:
                 raise streamline.InputError(f"{MOST_WAITING} orders are waiting already; try again in a while.")
             name = secrets.token_urlsafe(12)
@@ -141,6 +148,12 @@ class Service:
              size=f"{settings.job.width}x{settings.job.height}", frames=settings.job.num_frames,
              steps=settings.job.num_inference_steps, budget=settings.budget_bytes)  # fmt: skip
         return name
+
+    def running(self, owner: str, kind: Kind) -> View | None:
+        """The last order of a sort that is waiting or being made for its owner."""
+        with self._changed:
+            views = [entry.view for entry in self._entries.values() if entry.owner == owner and not entry.view.is_over]
+            return next((view for view in reversed(views) if NOUNS[view.order.kind] == NOUNS[kind]), None)
 
     def view(self, owner: str, name: str) -> View | None:
         """An order as it is now; None if this owner has none of that name, or it was long ago."""
@@ -269,7 +282,7 @@ class Service:
                 self._set(
                     entry,
                     results=_with(view.results, index, result),
-                    receipts=_with(view.receipts, index, receipt),
+                    receipts=_with(view.receipts, index, _asked(receipt, view.order)),
                     psnr=_with(view.psnr, index, psnr),
                 )
             case Noted(sentence=sentence):
@@ -319,6 +332,13 @@ class Service:
 
 def _with(values: tuple, index: int, value: object) -> tuple:
     return (*values[:index], value, *values[index + 1 :])
+
+
+def _asked(receipt: streamline.Receipt, order: Order) -> streamline.Receipt:
+    """The receipt with what was asked of the plan, so that the file brings it back; of a sweep that is not known."""
+    if receipt.plan is None or order.kind == "sweep":
+        return receipt
+    return replace(receipt, quality=order.settings.quality, card=order.settings.card.strip()[:200] or None)
 
 
 def _video_of(receipt: streamline.Receipt) -> tuple:

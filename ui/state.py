@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-import streamline
-
 from .planning import Planner
 from .service import Service, View
 
@@ -40,8 +38,10 @@ def watched(studio: Studio, browser: dict, kind: str) -> View | None:
     return studio.service.view(browser["visitor"], browser.get(kind, ""))
 
 
-def refuse_second(studio: Studio, browser: dict, kind: str, noun: str) -> None:
-    """Raise InputError while the last order of a kind is being made: a second one would leave it to nobody."""
-    last = watched(studio, browser, kind)
-    if last is not None and not last.is_over:
-        raise streamline.InputError(f"Your last {noun} is still being made; cancel it first.")
+def watch_other(studio: Studio, browser: dict, kind: str) -> View | None:
+    """What another tab of this browser is having made, which is watched from here on; None where there is no such."""
+    running = studio.service.running(browser["visitor"], kind)
+    if running is None or running.id == browser[kind]:
+        return None
+    browser[kind] = running.id
+    return running

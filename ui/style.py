@@ -45,6 +45,7 @@ def read(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
 
 
+LOGO = STATIC / "logo.svg"
 CSS = read("style.css")
 HEAD = f"<script>{read('page.js')}</script>"
 

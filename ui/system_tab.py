@@ -14,6 +14,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 import streamline
 
 from . import words
+from .asking import ask_first
 from .looking import QUICK
 from .state import Studio, known
 from .style import html
@@ -44,8 +45,29 @@ def build(studio: Studio, browser: gr.BrowserState, tab: gr.Tab) -> None:
         )
         clear_gallery = gr.Button("Delete all videos of this browser", variant="stop", elem_id="clear-gallery")
 
+    def what_is_learnt():
+        return (
+            f"Forget the {words.size(_size(streamline.cache_folder()))} learnt about this machine? The first plan of "
+            "each model will take some seconds again, and predictions will be further off until a few videos are made."
+        )
+
+    def what_is_made(browser):
+        visitor = known(browser)["visitor"]
+        runs = words.count(len(studio.service.gallery.runs(visitor)), "video")
+        size = words.size(studio.service.gallery.size_bytes(visitor))
+        return f"Delete all videos of this browser ({runs}, {size})? Nothing brings them back."
+
+    forget_sure = ask_first(clear_cache, what_is_learnt, [], "Yes, forget it")
+    delete_sure = ask_first(clear_gallery, what_is_made, [browser], "Yes, delete them")
+
     def show(browser):
-        return device_cards(measured=False), kept_panel(studio, known(browser)["visitor"])
+        visitor = known(browser)["visitor"]
+        return (
+            device_cards(measured=False),
+            kept_panel(studio, visitor),
+            gr.update(interactive=bool(studio.service.gallery.runs(visitor))),
+            gr.update(interactive=_size(streamline.cache_folder()) > 0),
+        )
 
     def show_measured():
         if not studio.service.is_idle:
@@ -61,12 +83,12 @@ def build(studio: Studio, browser: gr.BrowserState, tab: gr.Tab) -> None:
     def delete_all(browser):
         studio.service.gallery.clear(known(browser)["visitor"])
 
-    shown = [devices, kept]
+    shown = [devices, kept, clear_gallery, clear_cache]
     gr.on([tab.select, refresh.click], show, browser, shown, **QUICK)
     gr.on([tab.select, refresh.click], lambda: doctor(studio), None, findings, **QUICK)
     measure.click(show_measured, None, devices, api_visibility="private")
-    clear_cache.click(forget, None, None, **QUICK).then(show, browser, shown, **QUICK)
-    clear_gallery.click(delete_all, browser, None, **QUICK).then(show, browser, shown, **QUICK)
+    forget_sure.click(forget, None, None, **QUICK).then(show, browser, shown, **QUICK)
+    delete_sure.click(delete_all, browser, None, **QUICK).then(show, browser, shown, **QUICK)
 
 
 def doctor(studio: Studio) -> str:

@@ -12,7 +12,7 @@ from ..planning.tuning import predict
 from ..runner import run
 from .job_options import add_job_options, prepare
 from .plan_options import add_plan_options, plan_of, tuned
-from .receipt_options import add_receipt_option, restore, tell_other_image
+from .receipt_options import add_receipt_option, restore, tell_other_image, tell_other_model
 from .report import Progress, took, versions
 
 
@@ -32,8 +32,10 @@ def generate(options: argparse.Namespace) -> str:
     restored = restore(options)
     plan = plan_of(options)
     pipe, job, image = prepare(options, like=restored and restored.job)
-    if restored is not None and image is not None:
-        tell_other_image(restored, image)
+    if restored is not None:
+        tell_other_model(restored, options)
+        if image is not None:
+            tell_other_image(restored, image)
     plan = tuned(options, plan, pipe, job)
     predicted = None if options.budget is None else predict(pipe, job, plan)
     with Progress() as progress:
@@ -50,6 +52,7 @@ def generate(options: argparse.Namespace) -> str:
         motion_adapter=options.motion_adapter,
         naive=options.naive,
         predicted=predicted,
+        quality=None if options.budget is None else options.quality or "exact",
     )
     export(result.frames, output, job.fps, receipt)
 

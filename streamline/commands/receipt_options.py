@@ -30,6 +30,10 @@ def restore(options: argparse.Namespace) -> Receipt | None:
     if receipt.image is not None and options.image is None:
         raise InputError("The receipt's video starts from a picture, which is not in it: give it with --image.")
     if options.model is None:
+        for half, _ in receipt.folders:
+            name, option = getattr(receipt, half), f"--{half.replace('_', '-')}"
+            if getattr(options, half) is None and not receipt.is_of(half, name):
+                raise InputError(f"The video was made with a folder called {name!r}: say where it is, with {option}.")
         options.model = receipt.model
         options.base = options.base or receipt.base
         options.motion_adapter = options.motion_adapter or receipt.motion_adapter
@@ -43,6 +47,17 @@ def restore(options: argparse.Namespace) -> Receipt | None:
         if receipt.plan is not None and options.guidance is not None:
             options.plan, options.guidance = replace(receipt.plan, guidance=options.guidance), None
     return receipt
+
+
+def tell_other_model(receipt: Receipt, options: argparse.Namespace) -> None:
+    """Say so where a folder holds another model than the receipt's."""
+    for half, _ in receipt.folders:
+        given = getattr(options, half)
+        if given is not None and not receipt.is_of(half, given):
+            print(
+                f"streamline: {given} is not the receipt's {half.replace('_', ' ')}, so it will be another video.",
+                file=sys.stderr,
+            )
 
 
 def tell_other_image(receipt: Receipt, image: Image.Image) -> None:

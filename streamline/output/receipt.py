@@ -1,7 +1,8 @@
 """A receipt: what made a video, on what, and what it took; enough to make it again.
 
-It travels inside the video, so it is written for strangers: a model is named, never located, and of an input picture
-there is only a digest. Read from a stranger's file, it is data: every field is checked, and none is ever run.
+It travels inside the video, so it is written for strangers: a model is named, never located, and of a folder or of an
+input picture there is only a digest, by which whoever has it can tell it again. Read from a stranger's file, it is
+data: every field is checked, and none is ever run.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from ..errors import InputError, StreamlineError, quoted
 from ..hardware.detection import detect
 from ..job import Job, fit_to
 from ..models.catalog import MODELS, model_of
+from ..models.fingerprint import fingerprint
 from ..plan import Plan
+from ..planning.speeding import QUALITIES, Quality
 from ..runner import Result
 from .metrics import WINDOW, largest_difference, psnr, ssim
 
@@ -36,6 +39,7 @@ LARGEST_BYTES = 1 << 20  # of a receipt as JSON; one of a thousand steps has 30 
 LARGEST_NUMBER = 2**63
 PACKAGES = ("torch", "diffusers", "transformers")
 Method = Literal["streamlined", "original", "naive"]
+Half = Literal["model", "base", "motion_adapter"]  # what may be a folder
 NAME = re.compile(r"[^\W_][\w.+ -]{0,95}(/[^\W_][\w.+ -]{0,95})?")  # a name, or a hub id
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -95,6 +99,8 @@ class Receipt:
     versions: (package, version), Python's and this package's own among them.
     predicted, fidelity: None where nobody asked.
     disturbances: what slowed the run down or took its memory, a sentence each.
+    quality: that was asked of the plan; card: an emulated one that it was made for; None where nobody asked.
+    folders: (field, fingerprint) for each of model, base and motion_adapter that is a folder.
     date: in UTC, to the second, as in ISO 8601.
 
     Raises InputError when a field does not fit.
@@ -115,6 +121,9 @@ class Receipt:
     base: str | None = None
     motion_adapter: str | None = None
     disturbances: tuple[str, ...] = ()
+    quality: Quality | None = None
+    card: str | None = None
+    folders: tuple[tuple[Half, str], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("model", "base", "motion_adapter"):
@@ -131,6 +140,12 @@ class Receipt:
         texts = self.disturbances
         if len(texts) > 8 or not all(isinstance(text, str) and len(text) <= 500 for text in texts):
             raise InputError("A receipt's disturbances must be a few sentences.")
+        if self.quality is not None and self.quality not in QUALITIES:
+            raise InputError(f"A receipt's quality must be one of {', '.join(QUALITIES)}.")
+        if self.card is not None and not (isinstance(self.card, str) and 0 < len(self.card) <= 200):
+            raise InputError("A receipt's card must be a short text.")
+        if not all(half in get_args(Half) and DIGEST.fullmatch(told) for half, told in self.folders):
+            raise InputError("A receipt's folders must be fingerprints of its model, base or motion adapter.")
 
     @property
     def seed(self) -> int:
@@ -141,6 +156,20 @@ class Receipt:
         """Whether the method gives the original's video, but for rounding."""
         is_approximate = self.method == "naive" or (self.plan is not None and not self.plan.is_exact)
         return "approximate" if is_approximate else "exact"
+
+    def starts_from(self, image: Image.Image) -> bool:
+        """Whether a picture is the one that the video starts from."""
+        return self.image is not None and digest(image, self.job) == self.image
+
+    def is_of(self, half: Half, folder: str) -> bool:
+        """Whether a folder is what the video was made with: by its fingerprint, or else by its name."""
+        told = dict(self.folders).get(half)
+        try:
+            if told is None:
+                return public_name(folder) == getattr(self, half)
+            return fingerprint(Path(folder).expanduser()) == told
+        except (OSError, RuntimeError, ValueError):  # nothing of that name can be read
+            return False
 
     @classmethod
     def of(
@@ -155,14 +184,16 @@ class Receipt:
         naive: bool = False,
         predicted: Prediction | None = None,
         fidelity: Fidelity | None = None,
+        quality: Quality | None = None,
     ) -> Receipt:
         """The receipt of a run that has just ended.
 
         model, base, motion_adapter: what `load` was given; by default the model is told from the pipeline.
-        image: what `run` was given. naive: whether the result is of `run_naive`.
+        image: what `run` was given. naive: whether the result is of `run_naive`. quality: what `tune` was given.
         """
         known = model_of(pipe)
         model = model or (known.name if known is not None else str(pipe.name_or_path or type(pipe).__name__))
+        given = {"model": model, "base": base, "motion_adapter": motion_adapter}
         packages = ((package, version(package)) for package in PACKAGES)
         predicted_totals = None if predicted is None else Predicted(predicted.peak_bytes, predicted.seconds)
         return cls(
@@ -187,6 +218,8 @@ class Receipt:
             fidelity=fidelity,
             image=None if image is None else digest(image, result.job),
             disturbances=result.disturbances,
+            quality=quality,
+            folders=tuple((half, told) for half, name in given.items() if (told := _fingerprint_of(name))),
         )
 
     def to_dict(self) -> dict:
@@ -203,6 +236,7 @@ class Receipt:
             "predicted": self.predicted and asdict(self.predicted),
             "fidelity": fidelity,
             "disturbances": list(self.disturbances),
+            "folders": dict(self.folders),
         }
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -217,7 +251,9 @@ class Receipt:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(data) - known - derived, key=str):
             raise InputError(f"A receipt has no field {quoted(unknown[0])}.")
-        optional = {"predicted", "fidelity", "image", "base", "motion_adapter", "disturbances"}
+        optional = {
+            "predicted", "fidelity", "image", "base", "motion_adapter", "disturbances", "quality", "card", "folders",
+        }  # fmt: skip
         if missing := sorted(known - optional - set(data)):
             raise InputError(f"A receipt needs the {missing[0]}.")
         values = {name: value for name, value in data.items() if name in known}
@@ -226,7 +262,8 @@ class Receipt:
             values["plan"] = None if data["plan"] is None else Plan.from_dict(data["plan"])
         except StreamlineError as error:
             raise InputError(f"The receipt is not understood: {error}") from error
-        values["versions"] = _texts(data["versions"])
+        values["versions"] = _texts(data["versions"], "versions")
+        values["folders"] = _texts(data.get("folders", {}), "folders")
         if not isinstance(data.get("disturbances", []), list):
             raise InputError("A receipt's disturbances must be a list.")
         values["disturbances"] = tuple(data.get("disturbances", []))
@@ -266,9 +303,19 @@ def digest(image: Image.Image, job: Job) -> str:
     return hashlib.sha256(fit_to(image, job).tobytes()).hexdigest()
 
 
-def _texts(data: object) -> tuple[tuple[str, str], ...]:
+def _fingerprint_of(model: str | None) -> str | None:
+    """Of what is told by no more than a folder's name; None for what has a name of its own or a hub id."""
+    if model is None or any(model == known.name for known in MODELS) or "/" in public_name(model):
+        return None
+    try:
+        return fingerprint(Path(model).expanduser())
+    except (OSError, RuntimeError):  # it is the name of a pipeline's class, or may not be read
+        return None
+
+
+def _texts(data: object, name: str) -> tuple[tuple[str, str], ...]:
     if not isinstance(data, Mapping) or not all(isinstance(text, str) for text in data.values()):
-        raise InputError("A receipt's versions must be texts.")
+        raise InputError(f"A receipt's {name} must be texts.")
     return tuple(data.items())
 
 

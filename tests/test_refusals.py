@@ -66,7 +66,6 @@ def chunks_of_rows(call: Call) -> None:
 REFUSED = {
     sequentially_offloaded: "inside UNet.* .sequential CPU offload, .*. are not supported; enable_model_cpu_offload is",
     offloaded_in_groups: "hook 'group_offloading' on UNet.* is not supported; remove it, or use enable_model_cpu",
-    cast_layer_by_layer: "hook 'layerwise_casting' on UNet.* is not supported",
     attending_across_frames: "processor CrossFrameProcessor is not known to treat frames and pixels apart",
     perturbed_attention: "processor PAGCFGIdentitySelfAttnProcessor2_0 is not known to treat frames",
     hook_on_a_block: "A CrossAttnDownBlock.* is run part by part, so hooks on it .* would have no effect",

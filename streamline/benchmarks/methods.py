@@ -18,7 +18,9 @@ from PIL import Image
 from torch import nn
 
 from ..errors import BudgetError
+from ..execution.casting import FLOAT8
 from ..job import Job
+from ..models.catalog import load
 from ..naive import run_naive
 from ..plan import Plan
 from ..planning.tuning import plan_with_prediction
@@ -127,6 +129,22 @@ class Closed:
 
     def describe(self) -> dict:
         return {"kind": "closed", "plan": self.plan.to_dict(), "kinds": list(self.kinds)}
+
+
+@dataclass(frozen=True)
+class InFloat8:
+    """This package, by a plan, with the denoiser's weights kept in 8 bits. The model is loaded anew for it."""
+
+    name: str
+    plan: Plan
+
+    def __call__(self, pipe: DiffusionPipeline, job: Job, image: Image.Image | None, **options: object) -> Result:
+        other = load(pipe.name_or_path, device=pipe._execution_device, dtype=FLOAT8)
+        other.set_progress_bar_config(disable=True)
+        return run(other, job, self.plan, image, **options)
+
+    def describe(self) -> dict:
+        return {"kind": "float8", "plan": self.plan.to_dict()}
 
 
 def _watch(layer: nn.Module, inputs: tuple, output: object) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ..execution.casting import FLOAT8_NAME
 from . import results
 from .calibrated import calibrated
 from .pictures import draw_frontier
@@ -21,7 +22,7 @@ MARKED = re.compile(r"(<!-- bench:(\w+) -->\n)(.*?)(<!-- /bench:\2 -->)", re.DOT
 PICTURE = "frontier.png"
 GIB = 2**30
 PLANS = ("original", "fine-together", "fine-apart")
-BY_RESIDENCY = "all resident", "by stages", "goal", "streamed", "goal"
+BY_RESIDENCY = "all resident", "by stages", "in 8 bits", "goal", "streamed", "in 8 bits", "goal"
 BESIDE_MODELLED = "peak, GiB", "seconds", "the paper's peak, GB", "the paper's seconds"
 
 
@@ -102,6 +103,7 @@ def _memory_table(result: Mapping) -> str:
     for row in result["rows"]:
         job, goals = row["job"], row["goals"]
         peaks = {name: row[name]["peak_bytes"] for name in ("all", "stages", "streamed")}
+        in_8_bits = {name: row[f"{name}, {FLOAT8_NAME}"]["peak_bytes"] for name in peaks}
         rows.append(
             (
                 f"{row['model']}, {job['num_frames']} frames",
@@ -113,6 +115,7 @@ def _memory_table(result: Mapping) -> str:
                     for name in ("stages", "streamed")
                     for text in (
                         f"{peaks[name] / GIB:.2f}",
+                        f"{in_8_bits[name] / GIB:.2f}",
                         "–" if goals[name] is None else f"{goals[name] / GIB:.1f}",
                     )
                 ),

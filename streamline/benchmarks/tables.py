@@ -14,7 +14,7 @@ from ..planning.tuning import plan_with_prediction
 from .cases import Case
 from .frontiers import deep_cache, frontier, table2
 from .measuring import Bench, peak_of
-from .methods import ByHand, Closed, Method, Naive, Original, Streamlined, tuned
+from .methods import ByHand, Closed, InFloat8, Method, Naive, Original, Streamlined, tuned
 
 PLENTY, HALF, QUARTER = 8.0, 0.5, 0.25  # of the original's activations
 OPENED = {  # what exact shortcuts go into, by name
@@ -65,6 +65,7 @@ def ablation(bench: Bench, cases: Sequence[Case]) -> list[Method]:
         *(Streamlined(name, plan) for name, plan in plans.items()),
         *(Closed(f"nothing sliced, {name} closed", Plan(), kinds) for name, kinds in OPENED.items()),
         Closed("nothing sliced, every layer closed", Plan(), sum(OPENED.values(), ())),
+        InFloat8("nothing sliced, weights in 8 bits", Plan()),
     ]
 
 

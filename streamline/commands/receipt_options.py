@@ -9,6 +9,7 @@ from dataclasses import replace
 from PIL import Image
 
 from ..errors import InputError
+from ..execution.casting import FLOAT8_NAME
 from ..hardware.detection import detect
 from ..output.receipt import Receipt, digest
 from ..output.receipt_files import read_receipt
@@ -37,7 +38,7 @@ def restore(options: argparse.Namespace) -> Receipt | None:
         options.model = receipt.model
         options.base = options.base or receipt.base
         options.motion_adapter = options.motion_adapter or receipt.motion_adapter
-    if options.dtype is None and receipt.dtype in detect(options.device).dtypes:
+    if options.dtype is None and receipt.dtype in (*detect(options.device).dtypes, FLOAT8_NAME):
         options.dtype = receipt.dtype
     says_how = (options.slices, options.plan, options.budget, options.quality)
     if not (options.original or options.naive or any(value is not None for value in says_how)):

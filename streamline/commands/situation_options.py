@@ -14,7 +14,7 @@ from ..models import published
 from ..models.catalog import load
 from ..planning.planner import QUALITIES
 from ..planning.tuning import Where
-from .job_options import DTYPES, size_of
+from .job_options import DTYPE_HELP, DTYPES, size_of
 
 
 def add_situation_options(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_situation_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--device", help="cpu, cuda, cuda:1 ... (the GPU if there is one)")
     where.add_argument("--emulate", metavar="CARD", help="plan for a card that is not here, by name or size (8GiB)")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (float16 on a GPU, else float32)")
+    parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
 
 
 def situation_of(options: argparse.Namespace) -> tuple[DiffusionPipeline | str, Job, Where, torch.dtype | None]:

@@ -167,6 +167,15 @@ class Held:
     def _run(self, group: Group) -> GroupCost:
         extent = self.table.values[group.reads[0]].extent(group.axis)
         count = min(group.slices, extent)
+        one = self._follow(group, extent, count)
+        if not self.table.cast_bytes:
+            return one
+        casting = self.table.casting(group.stages) * count
+        if group.again is not None and count > 1:
+            casting += self.table.casting(group.stages[: group.again]) * count
+        return replace(one, work=one.work + casting)
+
+    def _follow(self, group: Group, extent: int, count: int) -> GroupCost:
         if count > 1 and group.keep != "whole":
             return GroupCost(group, *run_by_rows(self, group))
         peak = self._gather(group)

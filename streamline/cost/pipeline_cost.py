@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..cache import cache_folder, read_json, write_json
 from ..execution.apply import run_network
+from ..execution.casting import keep_in
 from ..execution.networks import family_of
 from ..execution.streaming import other_weights, weights_of
 from ..job import Job
@@ -175,7 +176,7 @@ class PipelineCost:
             around = embeddings + latents
         loop = around + model_input + prediction
         # For its callback the loop calls locals(), which holds the input of the step before until the next call.
-        denoise = loop + (model_input if sys.version_info < (3, 13) else 0)
+        denoise = loop + (model_input if sys.version_info < (3, 13) else 0) + self.denoiser.cast_bytes
         decode = loop + latents  # and scaled for the decoder
         # Decoded frames are joined, then cast to float32; after that they are scaled into a list and stacked.
         casting = video * (2 * size + (FLOAT32 if size < FLOAT32 else 0))
@@ -244,6 +245,9 @@ class PipelineCost:
             with torch.no_grad(), where:
                 network = self.subject.build(part)
                 cast(network, self.subject.dtype)
+            # What casting takes is added where it happens: weights without data cannot be cast on their way.
+            if part == "unet" and self.subject.storage is not None and where == torch.device("meta"):
+                keep_in(self.subject.storage, network, self.subject.dtype)
             self._networks[part, where] = network
         return self._networks[part, where]
 

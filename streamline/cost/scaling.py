@@ -25,6 +25,7 @@ class ScaledTable:
         """frames: of one call. height, width: as shares of what they are in the table."""
         self.program, self.batch, self.frames = table.program, table.batch, frames
         self.other_weights_bytes = table.other_weights_bytes
+        self.cast_bytes = table.cast_bytes
         self.outcomes: dict[tuple, tuple] = {}
         self._table, self._height, self._width = table, height, width
         self._frames, self._pixels = frames / table.frames, height * width
@@ -50,6 +51,9 @@ class ScaledTable:
 
     def weights_of(self, stages: Sequence[Stage]) -> dict[int, int]:
         return self._table.weights_of(stages)
+
+    def casting(self, stages: Sequence[Stage]) -> Work:
+        return self._table.casting(stages)
 
     def norm(self, stage: Stage, packed: bool, slices: int) -> Sample:
         """Memory follows the rows taken at a time, so the known norm is asked for as many."""

@@ -12,6 +12,7 @@ from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusi
 from torch import nn
 
 from ..errors import UnsupportedError
+from ..execution.casting import storage_of
 from ..families.motion import CLIP_TOKENS
 from ..models import published
 from ..rehash.library import name_of, scheduler_key
@@ -23,7 +24,8 @@ Kind = Literal["svd", "animatediff"]
 class Subject:
     """A pipeline as far as its cost goes.
 
-    kind: which pipeline calls the networks. dtype: of their weights.
+    kind: which pipeline calls the networks. dtype: what they compute in, and of their weights.
+    storage: what most of the UNet's weights are kept in, where that is not dtype (execution/casting.py).
     configs: of the networks by part, as in `published`. tokens: that a prompt is padded to.
     known_as: the names of model and scheduler that a calibration goes by; None for models that are not loaded.
     """
@@ -34,13 +36,14 @@ class Subject:
     configs: Mapping[str, dict[str, Any]] = field(hash=False)
     tokens: int = 1
     known_as: tuple[str, str] | None = None
+    storage: torch.dtype | None = None
 
     @classmethod
-    def published(cls, name: str, dtype: torch.dtype) -> Subject:
+    def published(cls, name: str, dtype: torch.dtype, storage: torch.dtype | None = None) -> Subject:
         """A published model, described in this package. Raises ModelError for unknown names."""
         configs = {part: published.config(name, part) for part in published.parts(name)}
         kind = "svd" if "image_encoder" in configs else "animatediff"
-        return cls(name, kind, dtype, configs, CLIP_TOKENS if kind == "animatediff" else 1)
+        return cls(name, kind, dtype, configs, CLIP_TOKENS if kind == "animatediff" else 1, storage=storage)
 
     @classmethod
     def of(cls, pipe: DiffusionPipeline) -> Subject:
@@ -63,7 +66,8 @@ class Subject:
             configs[part] = {**fields, "_class_name": type(network).__name__}
         tokens = pipe.tokenizer.model_max_length if kind == "animatediff" else 1
         known_as = (name_of(pipe), scheduler_key(pipe.scheduler))
-        return cls(pipe.name_or_path or type(pipe).__name__, kind, pipe.unet.dtype, configs, tokens, known_as)
+        name, storage = pipe.name_or_path or type(pipe).__name__, storage_of(pipe.unet)
+        return cls(name, kind, pipe.unet.dtype, configs, tokens, known_as, storage)
 
     def build(self, part: str) -> nn.Module:
         """One network, untrained, where torch is set to build (a FakeTensorMode, or the meta device)."""
@@ -71,7 +75,8 @@ class Subject:
 
     def describe(self) -> str:
         """All that costs depend on, as text."""
-        return json.dumps([self.kind, str(self.dtype), self.configs, self.tokens], sort_keys=True, default=str)
+        kept = [] if self.storage is None else [str(self.storage)]
+        return json.dumps([self.kind, str(self.dtype), self.configs, self.tokens, *kept], sort_keys=True, default=str)
 
     @property
     def scale(self) -> int:

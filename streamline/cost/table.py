@@ -15,9 +15,10 @@ from functools import cached_property
 
 from torch import nn
 
+from ..execution.casting import HOOK, cast_layers, size_of
 from ..execution.program import Axis, Program, Stage
 from ..execution.streaming import stage_weights
-from .measuring import INSIDE, NATURAL, PACKED, Probe, Sample, Value
+from .measuring import INSIDE, NATURAL, PACKED, Probe, Sample, Value, Work
 
 
 class Table:
@@ -27,6 +28,7 @@ class Table:
     values: layout of every value by name. held_bytes: what the network's forward holds around the stages, its
     arguments not counted. head: what it does before them. output_bytes: of its result.
     is_changed: whether something was measured that `data` did not have.
+    cast_bytes: of the largest layer whose weights are cast as it is called, as they are then.
     outcomes: of groups that were followed (network_cost.py), by what they depend on.
     """
 
@@ -46,6 +48,8 @@ class Table:
         """
         self.program, self.batch, self.frames = program, batch, frames
         self.other_weights_bytes = other_weights_bytes
+        layers = cast_layers(module for stage in program.stages for module in stage.of)
+        self.cast_bytes = max((size_of(layer) * _compute_size(layer) for layer in layers), default=0)
         self.is_changed = False
         self.outcomes: dict[tuple, tuple] = {}
         self._weights: dict[str, dict[int, int]] = {}
@@ -112,6 +116,14 @@ class Table:
             if stage.name not in self._weights:
                 self._weights[stage.name] = {id(tensor): tensor.nbytes for tensor in stage_weights([stage])}
         return {tensor: size for stage in stages for tensor, size in self._weights[stage.name].items()}
+
+    def casting(self, stages: Sequence[Stage]) -> Work:
+        """What it takes to cast the weights of stages and back, once."""
+        work = Work()
+        for layer in cast_layers(module for stage in stages for module in stage.of):
+            width = _compute_size(layer) + next(layer.parameters()).itemsize
+            work += Work(moved_bytes=2 * width * size_of(layer), calls=2 * len(list(layer.parameters())))
+        return work
 
     def norm(self, stage: Stage, packed: bool, slices: int) -> Sample:
         """Taking the moments of what a stage normalises, in so many slices of rows."""
@@ -189,6 +201,11 @@ class Table:
                 self._samples[name] = sample.to_list()
             values[stage.name] = seen[name]
         return values
+
+
+def _compute_size(layer: nn.Module) -> int:
+    """Bytes of a number that a layer computes with whose weights are cast."""
+    return layer._diffusers_hook.get_hook(HOOK).compute_dtype.itemsize
 
 
 def _by_chunks(few: Sample, many: Sample, low: int, high: int, rows: int, slices: int) -> Sample:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..errors import UnsupportedError
 from ..plan import BlockSlicing, Plan
+from .casting import is_cast
 from .conditions import Conditions
 from .executor import Call, nothing
 from .ladder import Ladder, Tightened, ignore
@@ -233,6 +234,8 @@ def _check_parts(network: nn.Module) -> None:
     """Refuse what reaches into a network and would be passed over, or would look across slices."""
     kind = type(network).__name__
     for module in network.modules():
+        if is_cast(module):
+            continue
         if hooks := _diffusers_hooks(module):
             raise UnsupportedError(
                 f"The diffusers hook {hooks[0]!r} on {kind} is not supported; remove it, or use "

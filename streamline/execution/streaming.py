@@ -135,7 +135,7 @@ class Streamed:
         lent = self._lent.pop(tensor)
         if lent.is_there is not None:  # its memory may be taken again at once
             torch.cuda.current_stream(self.device).wait_event(lent.is_there)
-        is_same = tensor.data_ptr() == lent.copy.data_ptr() and tensor.dtype == lent.copy.dtype
+        is_same = tensor.dtype == lent.copy.dtype  # also where it was cast meanwhile, and back again (casting.py)
         tensor.data = lent.host if is_same else tensor.detach().to(lent.host.device)
 
 

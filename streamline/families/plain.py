@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import _has_any_global_hook
 
+from ..execution.casting import is_cast
+
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether a module is exactly of one of these classes, and nobody put a hook or another forward into it."""
@@ -26,8 +28,8 @@ def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
 
 
 def _is_altered(part: nn.Module) -> bool:
-    is_hooked = part._forward_pre_hooks or part._forward_hooks
-    return bool(is_hooked) or part._compiled_call_impl is not None or "forward" in vars(part)
+    is_hooked = part._forward_pre_hooks or part._forward_hooks or ("forward" in vars(part) and not is_cast(part))
+    return bool(is_hooked) or part._compiled_call_impl is not None
 
 
 def opens_resnet(block: nn.Module) -> bool:
@@ -145,7 +147,7 @@ def convolve_frames(conv: nn.Module, video: Tensor) -> Tensor:
     As a two-dimensional one, for which there are faster kernels that take less memory.
     """
     is_known = is_plain(conv, nn.Conv3d) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    if not is_known or conv.kernel_size[1:] != (1, 1) or conv.padding[1:] != (0, 0):
+    if not is_known or is_cast(conv) or conv.kernel_size[1:] != (1, 1) or conv.padding[1:] != (0, 0):
         return conv(video)
     (stride, *_), (dilation, *_), (padding, *_) = conv.stride, conv.dilation, conv.padding
     weight = conv.weight.squeeze(4)

@@ -47,8 +47,9 @@ class LiveTensors:
             for tensor in (*network.parameters(), *network.buffers()):
                 storage = tensor.untyped_storage()
                 if storage._cdata not in self._known:
-                    self._know(storage)
+                    self._know(storage, storage.nbytes())
                     self.weights_bytes += storage.nbytes()
+        self.live_bytes = 0  # weights count apart
         self._foresight = Foresight()
         self._mode = _Mode(self)
 

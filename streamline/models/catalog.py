@@ -26,6 +26,7 @@ from torch import nn
 
 from ..errors import InputError, ModelError
 from ..execution.apply import PIPELINES
+from ..execution.casting import FLOAT8, keep_in
 from ..execution.residency import bring, is_hooked
 from ..hardware.detection import detect
 from .weights import check_weights, has_weights
@@ -121,7 +122,8 @@ def load(
     name: one of MODELS, any hub id, or a local folder in diffusers' layout.
     device: where it goes; by default the CUDA GPU if there is one. Where the GPU has no room for all weights at once,
     they stay in host memory and each network comes when it is called (diffusers' enable_model_cpu_offload).
-    dtype: of its weights; by default half precision on a GPU and float32 on a CPU.
+    dtype: of its weights; by default half precision on a GPU and float32 on a CPU. With torch.float8_e4m3fn those of
+    the UNet's large layers are kept in 8 bits and all is computed as by default, which gives another, similar video.
     base, motion_adapter: another image model, or another motion adapter, for an AnimateDiff model.
     offline: use only what is on this machine already. What is complete here is never asked for again.
 
@@ -135,7 +137,9 @@ def load(
     source = base or (model.source if model else name)
 
     device = device_for(device)
-    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+    is_float8 = dtype == FLOAT8
+    if dtype is None or is_float8:
+        dtype = computed_in(device.type)
     half = dtype in (torch.float16, torch.bfloat16)
     folder = find(source) or _download(source, half=half, offline=offline)
     _check_kind(source, folder, adapter)
@@ -154,9 +158,16 @@ def load(
             motion = MotionAdapter.from_pretrained(adapter_folder, **options(adapter_folder))
             pipe = AnimateDiffPipeline.from_pretrained(folder, motion_adapter=motion, **options(folder))
             pipe.scheduler = _animatediff_scheduler(pipe)
+        if is_float8:
+            keep_in(FLOAT8, pipe.unet, dtype)
         return place(pipe, device)
     except (OSError, ValueError, SafetensorError, NotImplementedError) as error:  # the last: weights were missing
         raise ModelError(f"The files of {name} in {folder} cannot be read: {error}") from error
+
+
+def computed_in(device: str) -> torch.dtype:
+    """What a kind of device computes in where nobody asks for anything else."""
+    return torch.float16 if device == "cuda" else torch.float32
 
 
 def place(pipe: DiffusionPipeline, device: str | torch.device) -> DiffusionPipeline:

@@ -25,6 +25,7 @@ from PIL import Image
 
 from ..cost.prediction import Prediction
 from ..errors import InputError, StreamlineError, quoted
+from ..execution.casting import FLOAT8_NAME, storage_of
 from ..hardware.detection import detect
 from ..job import Job, fit_to
 from ..models.catalog import MODELS, model_of
@@ -95,7 +96,8 @@ class Receipt:
         model's own were chosen.
     image: SHA-256 of the picture that the video starts from, as the model saw it; None for text-to-video.
     method: "naive" is clip by clip. plan: None unless streamlined.
-    dtype: of the weights, "float16" or alike. device: its name, as its maker has it.
+    dtype: of the weights, "float16" or alike; "float8" where most are kept in 8 bits.
+    device: its name, as its maker has it.
     versions: (package, version), Python's and this package's own among them.
     predicted, fidelity: None where nobody asked.
     disturbances: what slowed the run down or took its memory, a sentence each.
@@ -155,6 +157,7 @@ class Receipt:
     def exactness(self) -> Literal["exact", "approximate"]:
         """Whether the method gives the original's video, but for rounding."""
         is_approximate = self.method == "naive" or (self.plan is not None and not self.plan.is_exact)
+        is_approximate |= self.dtype == FLOAT8_NAME
         return "approximate" if is_approximate else "exact"
 
     def starts_from(self, image: Image.Image) -> bool:
@@ -204,7 +207,7 @@ class Receipt:
             plan=result.plan,
             method="naive" if naive else "original" if result.plan is None else "streamlined",
             device=detect(result.device).name,
-            dtype=str(pipe.unet.dtype).removeprefix("torch."),
+            dtype=FLOAT8_NAME if storage_of(pipe.unet) else str(pipe.unet.dtype).removeprefix("torch."),
             versions=(("python", platform.python_version()), *packages),
             measured=Measured(
                 peak_bytes=result.peak_bytes,

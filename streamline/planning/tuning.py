@@ -23,12 +23,13 @@ from ..cost.prediction import Prediction
 from ..cost.scaling import ScaledCost
 from ..cost.subject import Subject
 from ..errors import BudgetError
+from ..execution.casting import FLOAT8
 from ..hardware.detection import default_budget, detect
 from ..hardware.device import Device
 from ..hardware.rates import Rates, rates_of
 from ..job import Job
 from ..models import published
-from ..models.catalog import load
+from ..models.catalog import computed_in, load
 from ..plan import Plan
 from ..sizes import parse_bytes
 from .planner import Candidate, Quality, candidates, choose, format_up, readapted
@@ -176,7 +177,8 @@ def situation(
         found = detect(model._execution_device if device is None and not isinstance(model, str) else device)
         rates = rates_of(found)
     if isinstance(model, str):
-        subject = Subject.published(model, dtype or (torch.float32 if found.kind == "cpu" else torch.float16))
+        storage = dtype if dtype == FLOAT8 else None
+        subject = Subject.published(model, computed_in(found.kind) if dtype is None or storage else dtype, storage)
     else:
         subject = Subject.of(model)
     return PipelineCost(subject, job), place_of(subject, job, found, rates)

@@ -75,6 +75,14 @@ def test_the_slider_plans_anew(page):
     page.wait_for_function("text => document.querySelector('.budget output').innerText !== text", arg=least)
 
 
+def test_what_is_answered_in_proportion_is_measured_after(page):
+    """Another shape than any before it: the answer at once is an estimate, and does not stay one."""
+    before = outlook_of(page)
+    set_field(page, "frames", 7)
+    page.wait_for_function("text => document.querySelector('#outlook').innerText !== text", arg=before)
+    page.locator("#outlook:not(.estimate)", has_text="What it will take").wait_for(timeout=60_000)
+
+
 def test_what_does_not_fit_is_mended_by_a_click(page):
     page.get_by_role("button", name="Type a budget").click()
     page.locator("#budget input, #budget textarea").fill("14.5MiB")

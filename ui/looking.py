@@ -62,7 +62,7 @@ class Looking:
             return self._nothing(Reading(None, {"model": str(error)}))
         if outlook is None:
             return [gr.skip(), gr.skip(), panels.PLANNING, "", "", *self.said(reading), gr.skip()]
-        if outlook.plan is not None:
+        if not outlook.is_estimate:
             self.asked[session] = ()  # nothing is left to be worked out
         return self._answer(outlook, reading, values)
 

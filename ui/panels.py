@@ -75,6 +75,7 @@ PLANNING = (
     "once.</p></div>"
 )
 ESTIMATE = '<p class="sentence"><i class="spinner"></i>A first estimate; the plan itself is being worked out.</p>'
+CHECKING = '<p class="muted"><i class="spinner"></i>In proportion to another size; this one is being measured.</p>'
 
 
 def plan_panel(outlook: Outlook) -> str:
@@ -101,6 +102,8 @@ def plan_panel(outlook: Outlook) -> str:
             f"{charts.frontier(points, here, outlook.budget_bytes)}"
         )
     said = ESTIMATE if outlook.plan is None else f'<p class="sentence">{sentence(outlook.plan, outlook.settings)}</p>'
+    if outlook.is_estimate and outlook.plan is not None:
+        said += CHECKING
     return (
         f'<div class="panel outlook{kind}" id="outlook" role="status"><h3>What it will take</h3><div class="headline">'
         f"<div><b>{words.size(shown.peak_bytes)}</b><span>memory at the worst moment, {saving}</span></div>"

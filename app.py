@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import importlib.util
+import logging
 import os
 import signal
 import sys
+import threading
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,6 +53,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as in launch.sh; read when t
 if options.offline:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
+# Registered first, so it comes last, when temporary folders are gone; a thread that still plans would have Python abort.
+is_over = threading.Event()
+atexit.register(lambda: is_over.is_set() and os._exit(0))
 gc.disable()  # what is imported stays: looking for garbage in it takes a second and a half of the start
 import streamline  # noqa: E402  # after the environment is set
 import ui  # noqa: E402
@@ -94,3 +100,6 @@ if __name__ == "__main__":
 
         webview.create_window("Streamlined Inference", address, width=1280, height=900)
         webview.start()
+    logging.disable()  # a thread that still plans stumbles over what Python takes down now, which tells nobody anything
+    sys.stdout.flush()
+    is_over.set()

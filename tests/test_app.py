@@ -3,6 +3,7 @@
 import json
 import re
 from base64 import b64encode
+from dataclasses import replace
 from io import BytesIO
 
 import pytest
@@ -18,6 +19,7 @@ from browsing import (
     wait_done,
 )
 from PIL import Image, ImageDraw
+from test_tabs import PLAN, receipt_of, result_of
 
 import streamline
 
@@ -131,6 +133,21 @@ def test_a_dropped_video_brings_its_settings_back(page, tmp_path):
     page.get_by_text("Its settings are back").wait_for()
     assert page.locator("#steps input").input_value() == "3"
     assert page.locator("#seed input").input_value() == "77"
+
+
+def test_a_dropped_receipt_brings_its_card_back_or_says_which_folder_it_lacks(page, tmp_path):
+    path = tmp_path / "receipt.json"
+    receipt = replace(receipt_of(result_of(PLAN)), card="8GiB", quality="balanced")
+    path.write_text(receipt.to_json())
+    _drop(page, path)
+    page.get_by_text("Pretending to be").wait_for()
+    assert page.get_by_label("Balanced").is_checked() and page.locator("#frames input").input_value() == "2"
+    path.write_text(replace(receipt, model="my model").to_json())
+    _drop(page, path)
+    page.locator("#restore-note", has_text="It was made with a folder called “my model”").wait_for()
+    path.write_text('{"streamline_receipt": 1, "model": "<b>"}')
+    _drop(page, path)
+    page.locator("#restore-note", has_text="A receipt needs the").wait_for()
 
 
 def test_the_gallery_keeps_uses_again_and_deletes(page):

@@ -101,10 +101,10 @@ class Tab:
 
     def __init__(self, folder):
         self._events, self._told = queue.Queue(), threading.Semaphore(0)
-        self.service = Service(self._make, Gallery(folder))
+        self.service, self.planned = Service(self._make, Gallery(folder)), []
         planner = SimpleNamespace(
             profile=lambda source, entry: Profile("text-to-video", JOB),
-            outlook=lambda settings: None,
+            outlook=lambda settings: self.planned.append(settings),
             comparison=lambda outlook, image: COMPARISON,
             sweep=lambda outlook, qualities, points, image: SWEEP,
         )
@@ -179,6 +179,7 @@ def test_a_tab_that_knows_of_no_order_is_refused_too_and_watches_the_one_there_i
     tab.browser = NOBODY | {"visitor": "ann"}
     answer = tab.do(*again)
     assert "still being made" in answer["compare-note"] and tab.browser["compare"] == first
+    assert len(tab.planned) == 1, "it is refused before it is planned, which may take a while"
     assert answer["compare-stop"]["interactive"] and "run 1 of 2" in answer["compare-progress"]
     assert tab.do("cancel")["compare-note"] == "" and tab.view.status == "cancelled"
 

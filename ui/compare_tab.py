@@ -68,6 +68,7 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
             return {trouble: panels.note(next(iter(reading.notes.values())))}
         said = ""
         try:
+            studio.service.refuse_second(browser["visitor"], "compare")  # at once, for planning may take a while
             order = make_order(studio.planner.outlook(reading.settings), reading.image)
             browser["compare"] = studio.service.submit(browser["visitor"], order, alone=True)
             view = watched(studio, browser, "compare")

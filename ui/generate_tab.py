@@ -99,6 +99,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         trouble = dict(reading.notes)
         if not trouble:
             try:
+                studio.service.refuse_second(browser["visitor"], "generate")  # at once, for planning may take a while
                 outlook = studio.planner.outlook(reading.settings)
                 order = studio.planner.order(outlook, reading.image)
                 browser["generate"] = studio.service.submit(browser["visitor"], order, alone=True)

@@ -126,12 +126,11 @@ class Service:
     def submit(self, owner: str, order: Order, alone: bool = False) -> str:
         """Put an order into the queue; returns its id.
 
-        alone: only if no order of that sort is being made for its owner, whom a second one would keep from the first.
-        Raises InputError then, and when too many are waiting.
+        alone: only if `refuse_second` does not mind. Raises InputError then, and when too many are waiting.
         """
         with self._changed:
-            if alone and self.running(owner, order.kind) is not None:
-                raise streamline.InputError(f"Your last {NOUNS[order.kind]} is still being made; cancel it first.")
+            if alone:
+                self.refuse_second(owner, order.kind)
             if len(self._waiting) >= MOST_WAITING:
                 raise streamline.InputError(f"{MOST_WAITING} orders are waiting already; try again in a while.")
             name = secrets.token_urlsafe(12)
@@ -148,6 +147,11 @@ class Service:
              size=f"{settings.job.width}x{settings.job.height}", frames=settings.job.num_frames,
              steps=settings.job.num_inference_steps, budget=settings.budget_bytes)  # fmt: skip
         return name
+
+    def refuse_second(self, owner: str, kind: Kind) -> None:
+        """Raise InputError while an order of a sort is made for its owner, whom a second one would keep from it."""
+        if self.running(owner, kind) is not None:
+            raise streamline.InputError(f"Your last {NOUNS[kind]} is still being made; cancel it first.")
 
     def running(self, owner: str, kind: Kind) -> View | None:
         """The last order of a sort that is waiting or being made for its owner."""

@@ -53,7 +53,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as in launch.sh; read when t
 if options.offline:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
-# Registered first, so it comes last, when temporary folders are gone; a thread that still plans would have Python abort.
+# Registered first, so it comes last, when temporary folders are gone; threads that still plan would have Python abort.
 is_over = threading.Event()
 atexit.register(lambda: is_over.is_set() and os._exit(0))
 gc.disable()  # what is imported stays: looking for garbage in it takes a second and a half of the start

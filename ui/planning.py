@@ -18,7 +18,7 @@ from .estimating import Known, Target
 from .models import Entry, Pipelines, Profile, Source, entries
 from .orders import QUALITIES, Order, Part, Settings
 
-REMEMBERED = 32  # forecasts
+REMEMBERED = 16  # forecasts, of some 20 MB each where the model is large
 CHECK_SECONDS = 6.0  # an original that takes no longer is made too, where the video is not the same
 SPARE = 1.02  # of a budget that is proposed, over what is predicted
 

@@ -192,6 +192,11 @@ class PipelineCost:
         """Whether all that was measured for one of them is true of the other: model and shape are the same."""
         return self._path == other._path
 
+    def share(self, other: PipelineCost) -> None:
+        """Use the networks that were built for another shape of the same model: they take a while, and memory."""
+        if self.subject.describe() == other.subject.describe():
+            self._networks, self._mode = other._networks, other._mode
+
     def for_job(self, job: Job) -> PipelineCost:
         """These costs, with what was measured so far, for a job of the same shape with other steps or another seed."""
         alike = copy.copy(self)
@@ -214,6 +219,7 @@ class PipelineCost:
     def save(self) -> None:
         if self._is_changed or any(table.is_changed for table in self._tables):
             write_json(self._path, self._data)
+            FakeTensorMode.cache_clear()  # what torch keeps of operators by shape: it would grow with every size
 
     def _table(self, part: str, batch: int, frames: int) -> Table:
         def open_probe() -> Probe:

@@ -154,11 +154,13 @@ def forecast(
 ) -> Forecast:
     """What `tune`, `predict` and `frontier` have in common, for who asks again and again; arguments as for `tune`.
 
-    known: an earlier one, whose measurements are used again where model and shape are the same.
+    known: an earlier one, whose measurements are used again where model and shape are the same, and of which the
+        networks built for it are, where only the shape is another.
     """
     costs, place = situation(model, job, device, dtype)
-    if known is not None and known.costs.is_like(costs):
-        costs = known.costs.for_job(job)
+    if known is not None:
+        costs.share(known.costs)
+        costs = known.costs.for_job(job) if known.costs.is_like(costs) else costs
     try:
         return Forecast(candidates(costs, place, quality), predict_plan(costs, Plan(), place), costs, place)
     finally:

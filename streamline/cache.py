@@ -31,7 +31,7 @@ def read_json(path: Path) -> dict | None:
 
 def write_json(path: Path, data: dict) -> None:
     """Write a JSON object so that a reader sees the old file or the new one, never a part; a full disk is logged."""
-    text = json.dumps(data, indent=2)
+    text = json.dumps(data)  # in one go, for others may be adding to it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_drafts(path.parent)

@@ -21,9 +21,14 @@ CRF = 16  # of the file that is kept; less is finer
 
 @dataclass(frozen=True)
 class Download:
-    """What a video is taken home with. row: all of it."""
+    """What a video is taken home with. row: all of it.
+
+    offered: the name of the run. written: of the run that was written anew last, and the file.
+    """
 
     row: gr.Row
+    offered: gr.State
+    written: gr.State
     kind: gr.Dropdown
     crf: gr.Slider
     button: gr.DownloadButton
@@ -31,7 +36,7 @@ class Download:
     @property
     def outputs(self) -> list:
         """Of `offer`."""
-        return [self.row, self.kind, self.crf, self.button]
+        return [self.row, self.offered, self.kind, self.crf, self.button]
 
     def offer(self, run: Run | None) -> dict:
         """Offer a run's own file; without a run, nothing."""
@@ -39,6 +44,7 @@ class Download:
             return {self.row: gr.update(visible=False)}
         return {
             self.row: gr.update(visible=True),
+            self.offered: run.name,
             self.kind: ".mp4",
             self.crf: CRF,
             self.button: gr.update(value=str(run.video)),
@@ -52,18 +58,24 @@ class Download:
             run = run_of(*values)
             if run is None:
                 return
-            yield gr.update(label="Writing …", interactive=False)
+            yield gr.update(label="Writing …", interactive=False), ("", "")
             try:
                 with tempfile.TemporaryDirectory(prefix="streamline-download-") as folder:
                     path = run.export(Path(folder) / f"video{suffix}", int(crf))
                     path = self.button.move_resource_to_block_cache(path)  # which gradio empties in time
             except (streamline.StreamlineError, OSError) as error:
-                yield gr.update(label="Download", interactive=True)
+                yield gr.update(label="Download", interactive=True), ("", "")
                 raise gr.Error(words.failure(error), print_exception=False) from None
-            yield gr.update(label="Download", interactive=True, value=path)
+            yield gr.update(label="Download", interactive=True), (run.name, path)
 
-        changes = [self.kind.input, self.crf.input]
-        gr.on(changes, export, [self.kind, self.crf, *inputs], self.button, trigger_mode="always_last", **QUICK)
+        def put(written, offered):
+            """On the button, unless another video is offered by now."""
+            name, path = written
+            return gr.update(value=path) if name and name == offered else gr.skip()
+
+        changes, asked = [self.kind.input, self.crf.input], [self.kind, self.crf, *inputs]
+        event = gr.on(changes, export, asked, [self.button, self.written], trigger_mode="always_last", **QUICK)
+        event.then(put, [self.written, self.offered], self.button, **QUICK)
 
 
 def build(prefix: str = "") -> Download:
@@ -74,4 +86,4 @@ def build(prefix: str = "") -> Download:
             10, 35, value=CRF, step=1, label="Compression", info="less is finer; for MP4 and WebM", min_width=220
         )
         button = gr.DownloadButton("Download", min_width=120, elem_id=f"{prefix}download", elem_classes="beside-fields")
-    return Download(row, kind, crf, button)
+    return Download(row, gr.State(""), gr.State(("", "")), kind, crf, button)

@@ -96,7 +96,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         """Put the video into the queue; what is wrong is told next to its field."""
         browser = known(browser)
         reading = looking.read(values, for_run=True)
-        trouble = dict(reading.notes)
+        trouble, is_refused = dict(reading.notes), False
         if not trouble:
             try:
                 studio.service.refuse_second(browser["visitor"], "generate")  # at once, for planning may take a while
@@ -104,9 +104,11 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
                 order = studio.planner.order(outlook, reading.image)
                 browser["generate"] = studio.service.submit(browser["visitor"], order, alone=True)
             except streamline.StreamlineError as error:
-                trouble["budget"] = str(error)
+                trouble["budget"], is_refused = str(error), True
         answer = dict(zip(notes, looking.said(Reading(None, trouble)), strict=True))
-        view = watch_other(studio, browser, "generate") if trouble else watched(studio, browser, "generate")
+        if trouble and not is_refused:
+            return answer
+        view = watch_other(studio, browser, "generate") if is_refused else watched(studio, browser, "generate")
         if view is None:
             return answer
         if not keep_seed and not trouble:

@@ -75,7 +75,9 @@ PLANNING = (
     "once.</p></div>"
 )
 ESTIMATE = '<p class="sentence"><i class="spinner"></i>A first estimate; the plan itself is being worked out.</p>'
-CHECKING = '<p class="muted"><i class="spinner"></i>In proportion to another size; this one is being measured.</p>'
+CHECKING = (
+    '<p class="muted"><i class="spinner"></i>Judging by another job on this model; this one is being worked out.</p>'
+)
 
 
 def plan_panel(outlook: Outlook) -> str:

@@ -48,9 +48,13 @@ class _Key(NamedTuple):
 
 @dataclass
 class _Kept:
-    """A forecast, and what estimates need of it. is_outdated: a run since has shown how good predictions are."""
+    """A forecast, and what estimates need of it. is_outdated: a run since has shown how good predictions are.
+
+    measured: the forecast as it was first, with all plans to choose from, which it is brought up to date from.
+    """
 
     forecast: streamline.Forecast
+    measured: streamline.Forecast
     known: Known
     is_outdated: bool = False
 
@@ -103,6 +107,7 @@ class Planner:
         self._lock = threading.Lock()  # held while something is measured, which takes seconds
         self._choosing = threading.RLock()
         self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
+        self._runs = 0  # that were made
 
     def device(self, card: str) -> streamline.Device:
         """The device that is here now, or the emulated card; raises InputError for a card nobody knows."""
@@ -131,7 +136,7 @@ class Planner:
         alike = self._alike(settings)
         if alike is not None:
             with self._choosing:
-                forecast = alike.forecast.adapted(settings.job, settings.quality, self._card(settings))
+                forecast = alike.measured.adapted(settings.job, settings.quality, self._card(settings))
             return replace(self._outlook(settings, forecast, qualities=()), is_estimate=True)
         target = self._target(settings)
         known = target and self._nearest(settings, target.device.kind)
@@ -155,6 +160,7 @@ class Planner:
     def forget(self) -> None:
         """Predict anew from now on, for a run has shown how good predictions are."""
         with self._choosing:
+            self._runs += 1
             for kept in self._kept.values():
                 kept.is_outdated = True
 
@@ -184,14 +190,14 @@ class Planner:
         """The original and the streamlined run; the original is left out where the device cannot hold it."""
         self._require(outlook)
         room = self._room(outlook)
-        original = Part("original", None, outlook.original, is_skipped=outlook.original.peak_bytes > room)
+        original = self._original(outlook, room)
         streamlined = Part("streamlined", outlook.plan, outlook.prediction)
         return Order("compare", outlook.settings, (original, streamlined), image)
 
     def sweep(self, outlook: Outlook, qualities: list[str], points: int, image) -> Order:
         """A grid: for each quality budgets from the smallest that does to where more no longer helps."""
         room = self._room(outlook)
-        parts = [Part("original", None, outlook.original, is_skipped=outlook.original.peak_bytes > room)]
+        parts = [self._original(outlook, room)]
         for quality in qualities:
             asked = replace(outlook.settings, quality=quality)
             candidates = self._forecast(asked).candidates
@@ -200,6 +206,11 @@ class Planner:
                 plan = replace(one.plan, budget_bytes=budget)
                 parts.append(Part(f"{quality}, {words.size_up(budget)}", plan, one.prediction))
         return Order("sweep", outlook.settings, tuple(parts), image)
+
+    def _original(self, outlook: Outlook, room: int) -> Part:
+        """The untouched run that others are compared with; capped as they are (work.py)."""
+        capped = self._forecast(outlook.settings).original_capped
+        return Part("original", None, capped, is_skipped=capped.peak_bytes > room)
 
     def _check(self, outlook: Outlook) -> streamline.Prediction | None:
         """The original, where a video is not the same, it fits, and it is not much to wait for."""
@@ -226,10 +237,10 @@ class Planner:
             kept = self._known(settings)
             if kept is not None:
                 return kept.forecast
-            where, alike = self._where(settings), self._alike(settings)
-            known = None if alike is None else alike.forecast
+            where, alike, runs = self._where(settings), self._alike(settings), self._runs
+            known = None if alike is None else alike.measured
             forecast = streamline.forecast(self._model(settings), settings.job, settings.quality, where, known=known)
-            self._keep(settings, forecast)
+            self._keep(settings, forecast, forecast, is_outdated=self._runs != runs)
             return forecast
 
     def _known(self, settings: Settings) -> _Kept | None:
@@ -237,13 +248,19 @@ class Planner:
         with self._choosing:
             kept = self._kept.get(_Key.of(settings))
             if kept is not None and kept.is_outdated:
-                forecast = kept.forecast.adapted(settings.job, settings.quality, self._card(settings))
-                kept = self._keep(settings, forecast)
+                forecast = kept.measured.adapted(settings.job, settings.quality, self._card(settings))
+                kept = self._keep(settings, forecast, kept.measured)
             return kept
 
-    def _keep(self, settings: Settings, forecast: streamline.Forecast) -> _Kept:
+    def _keep(
+        self,
+        settings: Settings,
+        forecast: streamline.Forecast,
+        measured: streamline.Forecast,
+        is_outdated: bool = False,
+    ) -> _Kept:
         known = estimating.known_of(forecast, settings.job, _name(self._dtype(settings)), forecast.place.rates)
-        kept = _Kept(forecast, known)
+        kept = _Kept(forecast, measured, known, is_outdated)
         with self._choosing:
             self._kept[_Key.of(settings)] = kept
             while len(self._kept) > REMEMBERED:

@@ -69,6 +69,10 @@ def restore(
         source, remark = _with_folders(receipt, settings, [run.settings.source for run in runs], typed)
         settings = replace(settings, source=source)
         remarks += [remark] if remark else []
+    if receipt.dtype == "float8":
+        remarks.append(
+            "It was made with weights in 8 bits, which the page does not offer, so it will be another video."
+        )
     found = _picture_of(receipt, runs, picture)
     if receipt.image is not None and found is None:
         remarks.append("Give it its picture again, which is not part of the file.")

@@ -30,12 +30,12 @@ def restore(options: argparse.Namespace) -> Receipt | None:
     receipt = read_receipt(options.from_receipt)
     if receipt.image is not None and options.image is None:
         raise InputError("The receipt's video starts from a picture, which is not in it: give it with --image.")
-    if options.model is None:
+    if options.model is None or "model" in dict(receipt.folders):  # which has to be said where it is
         for half, _ in receipt.folders:
             name, option = getattr(receipt, half), f"--{half.replace('_', '-')}"
             if getattr(options, half) is None and not receipt.is_of(half, name):
                 raise InputError(f"The video was made with a folder called {name!r}: say where it is, with {option}.")
-        options.model = receipt.model
+        options.model = options.model or receipt.model
         options.base = options.base or receipt.base
         options.motion_adapter = options.motion_adapter or receipt.motion_adapter
     if options.dtype is None and receipt.dtype in (*detect(options.device).dtypes, FLOAT8_NAME):

@@ -131,7 +131,8 @@ def _with_streamed_weights(cost: NetworkCost, table: Table) -> NetworkCost:
     groups = []
     for one, now, ahead in zip(cost.groups, used, [*used[1:], {}], strict=True):
         coming = sum(size for tensor, size in ahead.items() if tensor not in now)
-        groups.append(replace(one, weights_bytes=sum(now.values()) + coming, coming_bytes=coming))
+        twice = table.recast_bytes(one.group.stages) if table.cast_bytes else 0
+        groups.append(replace(one, weights_bytes=sum(now.values()) + coming + twice, coming_bytes=coming))
     first = sum(used[0].values())
     return replace(cost, groups=tuple(groups), head_weights_bytes=table.other_weights_bytes, first_bytes=first)
 

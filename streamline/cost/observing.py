@@ -17,7 +17,7 @@ from .pipeline_cost import PipelineCost, export_work
 from .predicting import Place, predict
 from .subject import Subject
 
-COUNTED_STEPS = 2  # at the beginning of a run on a CPU, and one at its end: counting tensors slows them down
+COUNTED_STEPS = 2  # at the beginning of an uncapped run on a CPU, and one at its end: counting slows them down
 
 
 def keep_observation(
@@ -61,7 +61,8 @@ def observations_of(
     model, run = model_key(description), run_key(subject_key(description, costs.job), plan)
     dtype = costs.subject.dtype
     full = [index for index in range(len(step_seconds)) if plan.rehash is None or plan.rehash.is_full(index)]
-    steps = [step_seconds[i] for i in full if not place.is_cpu or COUNTED_STEPS <= i < len(step_seconds) - 1]
+    is_even = place.is_capped or not place.is_cpu
+    steps = [step_seconds[i] for i in full if is_even or COUNTED_STEPS <= i < len(step_seconds) - 1]
     found = []
     if steps:
         keep = None if plan.rehash is None else find_cut(costs.denoiser.program, plan.rehash.cut)

@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -72,6 +73,7 @@ class PipelineCost:
         self._path = self.folder / f"costs-{digest}.json"
         self._data = read_json(self._path) or {}
         self._mode = FakeTensorMode()
+        self._measuring = threading.RLock()  # networks and mode are for one thread at a time
         self._networks: dict[tuple, nn.Module] = {}
         self._tables: list[Table] = []
         self._is_changed = False
@@ -190,17 +192,20 @@ class PipelineCost:
 
     def is_like(self, other: PipelineCost) -> bool:
         """Whether all that was measured for one of them is true of the other: model and shape are the same."""
-        return self._path == other._path
+        return type(self) is type(other) and self._path == other._path
 
     def share(self, other: PipelineCost) -> None:
         """Use the networks that were built for another shape of the same model: they take a while, and memory."""
         if self.subject.describe() == other.subject.describe():
-            self._networks, self._mode = other._networks, other._mode
+            self._networks, self._mode, self._measuring = other._networks, other._mode, other._measuring
 
-    def for_job(self, job: Job) -> PipelineCost:
-        """These costs, with what was measured so far, for a job of the same shape with other steps or another seed."""
+    def for_job(self, job: Job, subject: Subject) -> PipelineCost:
+        """These costs, with what was measured so far, for a job of the same shape with other steps or another seed.
+
+        subject: the same model, which may go by another name or schedule.
+        """
         alike = copy.copy(self)
-        alike.job = job
+        alike.job, alike.subject = job, subject
         return alike
 
     @property
@@ -219,6 +224,9 @@ class PipelineCost:
     def save(self) -> None:
         if self._is_changed or any(table.is_changed for table in self._tables):
             write_json(self._path, self._data)
+            self._is_changed = False
+            for table in self._tables:
+                table.is_changed = False
             FakeTensorMode.cache_clear()  # what torch keeps of operators by shape: it would grow with every size
 
     def _table(self, part: str, batch: int, frames: int) -> Table:
@@ -232,10 +240,11 @@ class PipelineCost:
                 return Probe(network, cast_arguments(arguments, self.subject.dtype))
 
         network = _sliced(self._meta(part))
+        measuring = self._measuring
         data = self._data.setdefault(part, {})
         program = family_of(network).lower(network)
         others = sum(tensor.nbytes for tensor in other_weights(network, program))
-        self._tables.append(Table(program, batch, frames, open_probe, data, others))
+        self._tables.append(Table(program, batch, frames, open_probe, measuring, data, others))
         return self._tables[-1]
 
     def _fake(self, part: str) -> nn.Module:
@@ -247,15 +256,16 @@ class PipelineCost:
         return self._built(part, torch.device("meta"))
 
     def _built(self, part: str, where: FakeTensorMode | torch.device) -> nn.Module:
-        if (part, where) not in self._networks:
-            with torch.no_grad(), where:
-                network = self.subject.build(part)
-                cast(network, self.subject.dtype)
-            # What casting takes is added where it happens: weights without data cannot be cast on their way.
-            if part == "unet" and self.subject.storage is not None and where == torch.device("meta"):
-                keep_in(self.subject.storage, network, self.subject.dtype)
-            self._networks[part, where] = network
-        return self._networks[part, where]
+        with self._measuring:
+            if (part, where) not in self._networks:
+                with torch.no_grad(), where:
+                    network = self.subject.build(part)
+                    cast(network, self.subject.dtype)
+                # What casting takes is added where it happens: weights without data cannot be cast on their way.
+                if part == "unet" and self.subject.storage is not None and where == torch.device("meta"):
+                    keep_in(self.subject.storage, network, self.subject.dtype)
+                self._networks[part, where] = network
+            return self._networks[part, where]
 
     def _encoder(self, part: str, example: Callable[[], Tensor], dtype: torch.dtype | None = None) -> Sample:
         """One call of a network that encodes; that of an autoencoder is run as a program."""

@@ -52,6 +52,9 @@ class ScaledTable:
     def weights_of(self, stages: Sequence[Stage]) -> dict[int, int]:
         return self._table.weights_of(stages)
 
+    def recast_bytes(self, stages: Sequence[Stage]) -> int:
+        return self._table.recast_bytes(stages)
+
     def casting(self, stages: Sequence[Stage]) -> Work:
         return self._table.casting(stages)
 
@@ -84,7 +87,8 @@ class ScaledCost(PipelineCost):
         super().__init__(known.subject, job, known.folder)
         self._known = known
         self.condition, self.weights, self.encoder_weights = known.condition, known.weights, known.encoder_weights
-        self.encode = _times(known.encode, self.height * self.width / (known.height * known.width))
+        if known.subject.kind == "svd":  # others encode no picture
+            self.encode = _times(known.encode, self.height * self.width / (known.height * known.width))
 
     def _table(self, part: str, batch: int, frames: int) -> ScaledTable:
         known = self._known

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import types
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 
 from torch import nn
@@ -38,11 +39,13 @@ class Table:
         batch: int,
         frames: int,
         open_probe: Callable[[], Probe],
+        measuring: AbstractContextManager,
         data: dict,
         other_weights_bytes: int = 0,
     ) -> None:
         """open_probe: makes the network on fake tensors, which takes a second; called when something is not known.
 
+        measuring: held while something is measured.
         data: what is known, plain data to be kept; added to in place. other_weights_bytes: of weights that no stage
         uses.
         """
@@ -53,14 +56,15 @@ class Table:
         self.is_changed = False
         self.outcomes: dict[tuple, tuple] = {}
         self._weights: dict[str, dict[int, int]] = {}
-        self._open_probe = open_probe
+        self._open_probe, self._measuring = open_probe, measuring
         self._probe: Probe | None = None
         self._samples: dict[str, list[float]] = data.setdefault("samples", {})
         self._known: dict[tuple, Sample] = {}
         self._signatures = {stage.name: _signature(stage) for stage in program.stages}
         self._layout: dict = data.setdefault("layouts", {}).setdefault(str(batch), {})
         if "head" not in self._layout:
-            self._layout["head"] = self._open().head.to_list()
+            with measuring:
+                self._layout["head"] = self._open().head.to_list()
             self.is_changed = True
         self.head = Sample.from_list(self._layout["head"])
         self.held_bytes = self.head.kept_bytes
@@ -68,7 +72,8 @@ class Table:
     @cached_property
     def values(self) -> dict[str, Value]:
         if "values" not in self._layout:
-            self._layout["values"] = {name: value.to_list() for name, value in self._survey().items()}
+            with self._measuring:
+                self._layout["values"] = {name: value.to_list() for name, value in self._survey().items()}
             self.is_changed = True
         return {name: Value.from_list(value) for name, value in self._layout["values"].items()}
 
@@ -116,6 +121,11 @@ class Table:
             if stage.name not in self._weights:
                 self._weights[stage.name] = {id(tensor): tensor.nbytes for tensor in stage_weights([stage])}
         return {tensor: size for stage in stages for tensor, size in self._weights[stage.name].items()}
+
+    def recast_bytes(self, stages: Sequence[Stage]) -> int:
+        """Of weights that are there a second time once they were cast and back, where a first copy of them is kept."""
+        layers = cast_layers(module for stage in stages for module in stage.of)
+        return sum(size_of(layer) * next(layer.parameters()).itemsize for layer in layers)
 
     def casting(self, stages: Sequence[Stage]) -> Work:
         """What it takes to cast the weights of stages and back, once."""
@@ -178,7 +188,8 @@ class Table:
 
     def _recall(self, name: str, take: Callable[[Probe], Sample]) -> Sample:
         if name not in self._samples:
-            self._samples[name] = take(self._open()).to_list()
+            with self._measuring:
+                self._samples[name] = take(self._open()).to_list()
             self.is_changed = True
         return Sample.from_list(self._samples[name])
 

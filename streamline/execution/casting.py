@@ -1,7 +1,8 @@
 """Weights kept in 8 bits and computed with in more, by diffusers' layerwise casting: half the memory, another video.
 
 The layers that have most of the weights (linear ones and convolutions, norms never) are cast as they are called, and
-back again. Called as modules they are what they were, so a plan runs them like any others.
+back again. Called as modules they are what they were, so a plan runs them like any others; only convolutions over
+frames stay three-dimensional, and predictions have the seconds of two-dimensional ones.
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ class _Mode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func.is_view:
+        # In inference mode operators come whole that are views or copies as it happens.
+        if func.is_view and not torch.is_inference_mode_enabled():
             return func(*args, **kwargs)
         self.counter._foresee(func, args, kwargs)
         result = func(*args, **kwargs)

@@ -146,7 +146,8 @@ class Receipt:
             raise InputError(f"A receipt's quality must be one of {', '.join(QUALITIES)}.")
         if self.card is not None and not (isinstance(self.card, str) and 0 < len(self.card) <= 200):
             raise InputError("A receipt's card must be a short text.")
-        if not all(half in get_args(Half) and DIGEST.fullmatch(told) for half, told in self.folders):
+        named = {half for half in get_args(Half) if getattr(self, half) is not None}
+        if not all(half in named and isinstance(told, str) and DIGEST.fullmatch(told) for half, told in self.folders):
             raise InputError("A receipt's folders must be fingerprints of its model, base or motion adapter.")
 
     @property

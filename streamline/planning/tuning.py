@@ -129,15 +129,20 @@ class Forecast:
             advice = f" What fits: {jobs}." if jobs else " No smaller job fits either."
             raise BudgetError(f"{error}{advice}", error.smallest, alternatives) from None
 
-    def adapted(self, job: Job, quality: Quality = "exact", device: tuple[Device, Rates] | None = None) -> Forecast:
-        """What to expect of another job on the model, at once: nothing is measured, and these slicings are kept.
+    @property
+    def original_capped(self) -> Prediction:
+        """What the original takes where a cap has its tensors counted too (hardware/cap.py)."""
+        return predict_plan(self.costs, Plan(), replace(self.place, is_capped=True))
 
-        Exact for a job of the same shape; of another one in proportion, which is right to a hundredth or two
-        (cost/scaling.py). What runs have taught meanwhile is taken in.
+    def adapted(self, job: Job, quality: Quality = "exact", device: tuple[Device, Rates] | None = None) -> Forecast:
+        """What to expect of another job on the model, at once: hardly anything is measured, and the slicings are these.
+
+        Figures are those of `forecast` for a job of the same shape, and in proportion for another one, which is right
+        to a hundredth or two (cost/scaling.py). What runs have taught meanwhile is taken in.
         job: with guidance, or without it, as this one. device: another one of the same kind, with its rates.
         """
         is_same = self.costs.shape == (job.height, job.width, job.num_frames)
-        costs = self.costs.for_job(job) if is_same else ScaledCost(self.costs, job)
+        costs = self.costs.for_job(job, self.costs.subject) if is_same else ScaledCost(self.costs, job)
         place = place_of(costs.subject, job, *(device or (self.place.device, self.place.rates)))
         return Forecast(
             readapted(self.candidates, costs, place, quality), predict_plan(costs, Plan(), place), costs, place
@@ -160,7 +165,7 @@ def forecast(
     costs, place = situation(model, job, device, dtype)
     if known is not None:
         costs.share(known.costs)
-        costs = known.costs.for_job(job) if known.costs.is_like(costs) else costs
+        costs = known.costs.for_job(job, costs.subject) if known.costs.is_like(costs) else costs
     try:
         return Forecast(candidates(costs, place, quality), predict_plan(costs, Plan(), place), costs, place)
     finally:

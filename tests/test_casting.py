@@ -64,11 +64,6 @@ def test_it_is_smaller_and_similar_and_its_peak_is_known(model, tmp_path, record
 
 def test_published_models_are_planned_with_it_too():
     card, job = streamline.emulate("8GiB"), Job(height=256, width=256, num_frames=4)
-    least = {
-        dtype: streamline.frontier("animatediff", job, device=card, dtype=dtype)[-1].prediction.peak_bytes
-        for dtype in (torch.float16, FLOAT8)
-    }
-    assert least[FLOAT8] < least[torch.float16]
     whole, cast = (
         streamline.predict("animatediff", job, Plan(), card, dtype).peak_bytes for dtype in (torch.float16, FLOAT8)
     )

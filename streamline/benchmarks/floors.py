@@ -91,7 +91,7 @@ def _row(floor: Floor, place: Place) -> dict:
     in_8_bits = PipelineCost(replace(floor.subject, storage=FLOAT8), job)
     for residency in RESIDENCIES:
         row[residency] = _least(costs, place, residency)
-        row[f"{residency}, {FLOAT8_NAME}"] = _least(in_8_bits, place, residency)
+    row[f"stages, {FLOAT8_NAME}"] = _least(in_8_bits, place, "stages")
     for one in (costs, in_8_bits):
         one.save()
     return row

@@ -240,11 +240,10 @@ class PipelineCost:
                 return Probe(network, cast_arguments(arguments, self.subject.dtype))
 
         network = _sliced(self._meta(part))
-        measuring = self._measuring
         data = self._data.setdefault(part, {})
         program = family_of(network).lower(network)
         others = sum(tensor.nbytes for tensor in other_weights(network, program))
-        self._tables.append(Table(program, batch, frames, open_probe, measuring, data, others))
+        self._tables.append(Table(program, batch, frames, open_probe, data, others, self._measuring))
         return self._tables[-1]
 
     def _fake(self, part: str) -> nn.Module:

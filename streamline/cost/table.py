@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 
 from torch import nn
@@ -39,9 +39,9 @@ class Table:
         batch: int,
         frames: int,
         open_probe: Callable[[], Probe],
-        measuring: AbstractContextManager,
         data: dict,
         other_weights_bytes: int = 0,
+        measuring: AbstractContextManager | None = None,
     ) -> None:
         """open_probe: makes the network on fake tensors, which takes a second; called when something is not known.
 
@@ -56,14 +56,14 @@ class Table:
         self.is_changed = False
         self.outcomes: dict[tuple, tuple] = {}
         self._weights: dict[str, dict[int, int]] = {}
-        self._open_probe, self._measuring = open_probe, measuring
+        self._open_probe, self._measuring = open_probe, measuring or nullcontext()
         self._probe: Probe | None = None
         self._samples: dict[str, list[float]] = data.setdefault("samples", {})
         self._known: dict[tuple, Sample] = {}
         self._signatures = {stage.name: _signature(stage) for stage in program.stages}
         self._layout: dict = data.setdefault("layouts", {}).setdefault(str(batch), {})
         if "head" not in self._layout:
-            with measuring:
+            with self._measuring:
                 self._layout["head"] = self._open().head.to_list()
             self.is_changed = True
         self.head = Sample.from_list(self._layout["head"])

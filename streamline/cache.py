@@ -29,9 +29,12 @@ def read_json(path: Path) -> dict | None:
     return data if isinstance(data, dict) else None
 
 
-def write_json(path: Path, data: dict) -> None:
-    """Write a JSON object so that a reader sees the old file or the new one, never a part; a full disk is logged."""
-    text = json.dumps(data)  # in one go, for others may be adding to it
+def write_json(path: Path, data: dict, indent: int | None = None) -> None:
+    """Write a JSON object so that a reader sees the old file or the new one, never a part; a full disk is logged.
+
+    indent: for files that people read. Without it all is read in one go, so that others may be adding to it.
+    """
+    text = json.dumps(data, indent=indent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_drafts(path.parent)

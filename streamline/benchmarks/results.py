@@ -44,7 +44,7 @@ def path_of(table: str, model: str = "") -> Path:
 
 def save(path: Path, result: dict) -> None:
     """Write a result; a reader sees the old file or the new one, never a part."""
-    write_json(path, result)
+    write_json(path, result, indent=2)
 
 
 def load(path: Path) -> dict:

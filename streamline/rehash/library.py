@@ -184,5 +184,5 @@ def keep(calibration: Calibration, folder: Path | None = None) -> Path:
     """Write a calibration to where `calibration_of` looks, or to a folder; returns the file."""
     folder = folder or cache_folder() / "rehash"
     path = folder / file_name(calibration.model, calibration.scheduler, calibration.steps)
-    write_json(path, json.loads(json.dumps(calibration.to_dict())))
+    write_json(path, json.loads(json.dumps(calibration.to_dict())), indent=2)
     return path

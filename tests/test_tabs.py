@@ -85,8 +85,9 @@ def test_a_video_of_the_gallery_is_played_and_taken_home_by_its_owner_alone(tmp_
     ann, bob = {"visitor": "ann"}, {"visitor": "bob"}
     played = do("play", chosen, ann)
     assert played["player"]["visible"] and Path(played["player-video"]).is_file() and played["State"] == name
-    *_, written = functions["export"](".webm", 30, ann, name)
-    assert streamline.read_receipt(written["value"]) == receipt_of(result)
+    *_, (_, written) = functions["export"](".webm", 30, ann, name)
+    assert streamline.read_receipt(functions["put"](written, name)["value"]) == receipt_of(result)
+    assert "value" not in functions["put"](written, "another") and "value" not in functions["put"](("", ""), "")
     for stranger in (bob, None):
         assert not do("play", chosen, stranger)["player"]["visible"]
         assert not [*functions["export"](".webm", 30, stranger, name)]

@@ -64,14 +64,14 @@ class Download:
                     path = run.export(Path(folder) / f"video{suffix}", int(crf))
                     path = self.button.move_resource_to_block_cache(path)  # which gradio empties in time
             except (streamline.StreamlineError, OSError) as error:
-                yield gr.update(label="Download", interactive=True), ("", "")
                 raise gr.Error(words.failure(error), print_exception=False) from None
-            yield gr.update(label="Download", interactive=True), (run.name, path)
+            yield gr.skip(), (run.name, path)
 
         def put(written, offered):
-            """On the button, unless another video is offered by now."""
+            """On the button, unless nothing was written, or another video is offered by now."""
             name, path = written
-            return gr.update(value=path) if name and name == offered else gr.skip()
+            file = {"value": path} if name and name == offered else {}
+            return gr.update(label="Download", interactive=True, **file)
 
         changes, asked = [self.kind.input, self.crf.input], [self.kind, self.crf, *inputs]
         event = gr.on(changes, export, asked, [self.button, self.written], trigger_mode="always_last", **QUICK)

@@ -79,6 +79,11 @@ class Job:
         """A job of the size, length and guidance the model is made for, except for what is given."""
         return cls.from_dict(_defaults(pipe) | given)
 
+    @property
+    def is_guided(self) -> bool:
+        """Whether the denoiser is given two samples, one of them without the prompt or the image."""
+        return self.guidance_scale is None or self.guidance_scale > 1
+
     def to_dict(self) -> dict:
         """Plain data, ready for JSON."""
         return asdict(self)
@@ -146,8 +151,7 @@ def call_arguments(pipe: DiffusionPipeline, job: Job, image: Image.Image | None)
     for name in ("motion_bucket_id", "noise_aug_strength"):
         if name not in known and getattr(job, name) != getattr(Job, name):
             raise InputError(f"This model has no {_words(name)}; leave it out.")
-    guided = job.guidance_scale is None or job.guidance_scale > 1
-    if isinstance(pipe, StableVideoDiffusionPipeline) and job.num_frames < 2 and guided:
+    if isinstance(pipe, StableVideoDiffusionPipeline) and job.num_frames < 2 and job.is_guided:
         raise InputError("Stable Video Diffusion makes at least 2 frames.")
     longest = None if getattr(pipe, "free_noise_enabled", False) else pipe.unet.config.get("motion_max_seq_length")
     if longest is not None and job.num_frames > longest:

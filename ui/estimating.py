@@ -108,7 +108,7 @@ def _pixels(job: streamline.Job) -> int:
 
 
 def _batch(job: streamline.Job) -> int:
-    return 2 if job.guidance_scale is None or job.guidance_scale > 1 else 1
+    return 2 if job.is_guided else 1
 
 
 def _itemsize(dtype: str) -> int:

@@ -36,10 +36,9 @@ class _Key(NamedTuple):
     @classmethod
     def of(cls, settings: Settings) -> _Key:
         job = settings.job
-        is_guided = job.guidance_scale is None or job.guidance_scale > 1
         shape = (job.height, job.width, job.num_frames)
         model = (settings.model, settings.source)
-        return cls(model, settings.card, settings.quality, is_guided, job.num_inference_steps, shape)
+        return cls(model, settings.card, settings.quality, job.is_guided, job.num_inference_steps, shape)
 
     def differences(self, other: _Key) -> int:
         """The fewer, the better an estimate."""
@@ -61,7 +60,7 @@ class _Kept:
     def serves(self, settings: Settings, kind: str, dtype: torch.dtype) -> bool:
         """Whether plans for these settings can be had from it; the model is the same. kind: of their device."""
         is_alike = self.forecast.place.device.kind == kind and self.forecast.costs.subject.dtype == dtype
-        return is_alike and self.forecast.costs.batch == (2 if _Key.of(settings).is_guided else 1)
+        return is_alike and self.forecast.costs.batch == (2 if settings.job.is_guided else 1)
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,7 @@ class PipelineCost:
     def __init__(self, subject: Subject, job: Job, folder: Path | None = None) -> None:
         """folder: where samples are kept; by default the one of `cache_folder`."""
         self.subject, self.job = subject, job
-        is_guided = job.guidance_scale is None or job.guidance_scale > 1
-        self.batch = 2 if is_guided else 1
+        self.batch = 2 if job.is_guided else 1
         self.height, self.width = job.height // subject.scale, job.width // subject.scale
         key = [subject.describe(), self.height, self.width, job.num_frames, self.batch, _versions(), _sources()]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]

@@ -46,6 +46,11 @@ class Place:
     def is_cpu(self) -> bool:
         return self.device.kind == "cpu"
 
+    @property
+    def capped(self) -> Place:
+        """The same place with a budget enforced."""
+        return replace(self, is_capped=True)
+
     def seconds(self, work: Work, dtype: torch.dtype, stage: str) -> float:
         """A GPU computes while the CPU launches what follows; a CPU does one after the other."""
         return self.correction.seconds(stage, *self.parts(work, dtype), overlap=not self.is_cpu)
@@ -119,7 +124,7 @@ def stage_names(costs: PipelineCost) -> tuple[str, ...]:
 def predict(costs: PipelineCost, plan: Plan, place: Place) -> Prediction:
     """What a run by a plan will take; one with a budget is capped, wherever it is."""
     if plan.budget_bytes is not None:
-        place = replace(place, is_capped=True)
+        place = place.capped
     if place.is_cpu:  # host memory is the device's own
         plan = replace(plan, denoiser=_without_host(plan.denoiser), decoder=_without_host(plan.decoder))
     subject, job, held = costs.subject, costs.job, costs.held

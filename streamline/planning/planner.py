@@ -60,7 +60,7 @@ def readapted(known: Sequence[Candidate], costs: PipelineCost, place: Place, qua
     known: of the same model, for another job, place or quality. The finest slices of their kinds are tried as well, for
     a larger job may have more of them.
     """
-    place = replace(place, is_capped=True)
+    place = place.capped
     speed = speed_for(costs, place, quality)
     reasons = _speed_reasons(quality, speed)
     plans = dict.fromkeys(
@@ -81,7 +81,7 @@ def _speed_reasons(quality: Quality, speed: Speed) -> tuple[str, str]:
 
 
 def _resident(costs: PipelineCost, place: Place, quality: Quality, residency: Residency) -> Iterator[Candidate]:
-    place = replace(place, is_capped=True)
+    place = place.capped
     speed = speed_for(costs, place, quality)
     for denoiser, decoder, guidance in _pairs(costs, place, residency):
         plan = Plan(
@@ -162,7 +162,7 @@ def _frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...
 
     measure = partial(_bytes_and_seconds, costs, place, name)
     keeps = ("whole", "rows") if place.is_cpu else ("whole", "rows", "host")
-    key = f"{name} {keeps} {place.device.kind} {share} {place.rates} {place.correction.seconds_factors} capped"
+    key = f"{name} {keeps} {place.device.kind} {share} {place.rates} {place.correction.seconds_factors}"
     return tuple(
         map(
             Choice.from_list,

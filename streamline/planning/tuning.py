@@ -132,7 +132,7 @@ class Forecast:
     @property
     def original_capped(self) -> Prediction:
         """What the original takes where a cap has its tensors counted too (hardware/cap.py)."""
-        return predict_plan(self.costs, Plan(), replace(self.place, is_capped=True))
+        return predict_plan(self.costs, Plan(), self.place.capped)
 
     def adapted(self, job: Job, quality: Quality = "exact", device: tuple[Device, Rates] | None = None) -> Forecast:
         """What to expect of another job on the model, at once: hardly anything is measured, and the slicings are these.

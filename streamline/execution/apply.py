@@ -31,6 +31,7 @@ from .conditions import Conditions
 from .executor import Call, nothing
 from .ladder import Ladder, Tightened, ignore
 from .networks import family_of
+from .parts import parts_of
 from .program import Program
 from .rehash import Memory, StepMemory
 from .residency import can_move_weights, weights_by_stages
@@ -47,6 +48,8 @@ PIPELINES = (
     PIAPipeline,
 )
 
+# Attributes that make a module worth a closer look; most have none of them.
+SUSPECT = frozenset({"_diffusers_hook", "_hf_hook", "forward", "_chunk_dim"})
 
 Around = Callable[..., object]
 
@@ -233,20 +236,22 @@ def _check_replaceable(network: nn.Module) -> None:
 def _check_parts(network: nn.Module) -> None:
     """Refuse what reaches into a network and would be passed over, or would look across slices."""
     kind = type(network).__name__
-    for module in network.modules():
-        if is_cast(module):
+    for module in parts_of(network):
+        attributes = vars(module)
+        is_usual = attributes.keys().isdisjoint(SUSPECT) and not isinstance(module, Attention)
+        if is_usual or is_cast(module):
             continue
         if hooks := _diffusers_hooks(module):
             raise UnsupportedError(
                 f"The diffusers hook {hooks[0]!r} on {kind} is not supported; remove it, or use "
                 "enable_model_cpu_offload to save memory."
             )
-        if "_hf_hook" in vars(module) and module is not network:
+        if "_hf_hook" in attributes and module is not network:
             raise UnsupportedError(
                 f"Weights that come and go inside {kind} (sequential CPU offload, a device map over its parts) "
                 "are not supported; enable_model_cpu_offload is."
             )
-        if "forward" in vars(module) and module is not network:
+        if "forward" in attributes and module is not network:
             raise UnsupportedError(
                 f"The forward of a {type(module).__name__} in this {kind} was replaced by another, which may look "
                 "across frames or pixels; take that off first."
@@ -256,7 +261,7 @@ def _check_parts(network: nn.Module) -> None:
                 f"The attention processor {processor.__name__} is not known to treat frames and pixels apart, so "
                 "it is not supported; those of diffusers.models.attention_processor are."
             )
-        if vars(module).get("_chunk_dim") == 0 and (module._chunk_size or 1) > 1:
+        if attributes.get("_chunk_dim") == 0 and (module._chunk_size or 1) > 1:
             raise UnsupportedError(
                 f"Feed-forward chunks of {module._chunk_size} along dimension 0 do not divide every slice; use "
                 "chunks of 1, or dim=1."

@@ -205,7 +205,7 @@ def forward(
     if attention_mask is not None:
         raise UnsupportedError("An attention_mask for AnimateDiff's UNet is not supported; leave it out.")
     batch, _, frames = sample.shape[:3]
-    time = unet.time_proj(as_timesteps(timestep, batch, sample.device)).to(unet.dtype)
+    time = unet.time_proj(as_timesteps(timestep, batch, sample.device)).to(sample.dtype)
     emb = unet.time_embedding(time, timestep_cond)
     if unet.config.addition_embed_type == "text_time":
         time_ids = unet.add_time_proj(added_cond_kwargs["time_ids"].flatten()).reshape(batch, -1)

@@ -11,20 +11,21 @@ from typing import Any
 
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock, FeedForward, TemporalBasicTransformerBlock
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import AlphaBlender, ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import _has_any_global_hook
 
 from ..execution.casting import is_cast
+from ..execution.parts import parts_of
 
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether a module is exactly of one of these classes, and nobody put a hook or another forward into it."""
     if type(module) not in kinds or _has_any_global_hook():
         return False
-    return not any(map(_is_altered, module.modules()))
+    return not any(map(_is_altered, parts_of(module)))
 
 
 def _is_altered(part: nn.Module) -> bool:
@@ -84,13 +85,43 @@ def feed_forward(norm: nn.LayerNorm, layer: FeedForward, tokens: Tensor) -> Tens
     return hidden.add_(tokens)
 
 
+def opens_attention(layer: nn.Module) -> bool:
+    """Whether `attention` may compute what a layer within a plain transformer block does: it does nothing else."""
+    if type(layer) is not Attention or type(layer.processor) is not AttnProcessor2_0:
+        return False
+    norms = (layer.spatial_norm, layer.group_norm, layer.norm_cross, layer.norm_q, layer.norm_k)
+    return not any(norms) and not layer.residual_connection and layer.rescale_output_factor == 1
+
+
+def attention(layer: Attention, tokens: Tensor, context: Tensor | None = None, **options: Any) -> Tensor:
+    """Attention on (samples, tokens, channels) to themselves, or to a context. options: for the processor."""
+    if options or not opens_attention(layer):
+        return layer(tokens, encoder_hidden_states=context, **options)
+    context = tokens if context is None else context
+
+    def split(channels: Tensor) -> Tensor:
+        return channels.view(*channels.shape[:2], layer.heads, -1).transpose(1, 2)
+
+    query, key, value = split(layer.to_q(tokens)), split(layer.to_k(context)), split(layer.to_v(context))
+    del tokens, context
+    mixed = F.scaled_dot_product_attention(query, key, value)
+    del query, key, value
+    return _leave(layer, mixed.transpose(1, 2).flatten(2))
+
+
+def _leave(layer: Attention, mixed: Tensor) -> Tensor:
+    for part in layer.to_out:
+        mixed = part(mixed)
+    return mixed
+
+
 def transformer_block(
     block: BasicTransformerBlock, tokens: Tensor, context: Any = None, options: dict[str, Any] | None = None
 ) -> Tensor:
     """BasicTransformerBlock on (samples, tokens, channels). options: for the attention processors."""
     options = {key: value for key, value in (options or {}).items() if key != "gligen"}
-    tokens = block.attn1(_placed(block, block.norm1(tokens)), **options).add_(tokens)
-    tokens = block.attn2(_placed(block, block.norm2(tokens)), encoder_hidden_states=context, **options).add_(tokens)
+    tokens = attention(block.attn1, _placed(block, block.norm1(tokens)), **options).add_(tokens)
+    tokens = attention(block.attn2, _placed(block, block.norm2(tokens)), context, **options).add_(tokens)
     return feed_forward(block.norm3, block.ff, tokens)
 
 
@@ -109,17 +140,22 @@ class OneToken:
         self._context, self._frames = context, frames
         self._known: dict[Attention, Tensor] = {}
 
-    def of(self, attention: Attention) -> Tensor:
+    def of(self, layer: Attention) -> Tensor:
         """What an attention adds to every token of a row, (samples x frames, 1, query channels)."""
-        if attention not in self._known:
-            query = self._context.new_zeros(len(self._context), 1, attention.query_dim)
-            self._known[attention] = attention(query, encoder_hidden_states=self._context)
-        return self._known[attention].repeat_interleave(self._frames, dim=0)
+        if layer not in self._known:
+            self._known[layer] = self._by(layer)
+        return self._known[layer].repeat_interleave(self._frames, dim=0)
+
+    def _by(self, layer: Attention) -> Tensor:
+        if opens_attention(layer):
+            return _leave(layer, layer.to_v(self._context))
+        query = self._context.new_zeros(len(self._context), 1, layer.query_dim)
+        return layer(query, encoder_hidden_states=self._context)
 
 
 def spatial_block(block: BasicTransformerBlock, tokens: Tensor, crossed: Tensor) -> Tensor:
     """BasicTransformerBlock on (rows, pixels, channels), its cross attention known: crossed (rows, 1, channels)."""
-    tokens = block.attn1(_placed(block, block.norm1(tokens))).add_(tokens).add_(crossed)
+    tokens = attention(block.attn1, _placed(block, block.norm1(tokens))).add_(tokens).add_(crossed)
     return feed_forward(block.norm3, block.ff, tokens)
 
 
@@ -130,7 +166,7 @@ def temporal_block(block: TemporalBasicTransformerBlock, tokens: Tensor, crossed
     """
     shape = tokens.shape
     tokens = feed_forward(block.norm_in, block.ff_in, tokens.reshape(-1, *shape[2:]))
-    tokens = block.attn1(block.norm1(tokens)).add_(tokens)
+    tokens = attention(block.attn1, block.norm1(tokens)).add_(tokens)
     tokens.view(shape).add_(crossed[:, :, None])
     return feed_forward(block.norm3, block.ff, tokens).view(shape)
 

@@ -18,6 +18,7 @@ from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemp
 from torch import Tensor, nn
 
 from ..execution.conditions import Conditions
+from ..execution.parts import parts_of
 from ..execution.program import Builder, Program
 from .arguments import as_timesteps, needs_resize
 from .layers import (
@@ -91,7 +92,7 @@ def forward(
     added = unet.add_time_proj(added_time_ids.flatten()).reshape(batch, -1).to(emb.dtype)
     emb = emb + unet.add_embedding(added)
 
-    transformers = [module for module in unet.modules() if isinstance(module, TransformerSpatioTemporalModel)]
+    transformers = [module for module in parts_of(unet) if isinstance(module, TransformerSpatioTemporalModel)]
     conditions = Conditions(
         batch,
         frames,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import platformdirs
 
 from .drafts import clear_drafts, draft_of
 
+PACKAGE = Path(__file__).parent
 log = logging.getLogger(__name__)
 
 
@@ -18,6 +20,12 @@ def cache_folder() -> Path:
     """STREAMLINE_CACHE if it is set, else a folder of our own where the system keeps its users' caches."""
     chosen = os.environ.get("STREAMLINE_CACHE")
     return Path(chosen) if chosen else platformdirs.user_cache_path("streamline", appauthor=False)
+
+
+def digest_of_code(*folders: str) -> str:
+    """Of what these folders of the package hold: what other code has found is not taken for what this one finds."""
+    paths = sorted(path for folder in folders for path in (PACKAGE / folder).glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def read_json(path: Path) -> dict | None:

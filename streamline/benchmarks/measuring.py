@@ -16,6 +16,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm
 
+from ..cache import digest_of_code
 from ..runner import Event, Step
 from . import results, scoring
 from .cases import Case
@@ -25,6 +26,7 @@ from .methods import Method, Original, identity
 from .results import Records
 
 WARM_UP_STEPS = 2
+CODE = (".", "execution", "families", "rehash", "benchmarks")  # all that figures can depend on
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class Bench:
         return str(self.pipe._execution_device)
 
     def records(self) -> Records:
-        """What was measured before by a benchmark of the same weights on the same device."""
+        """What was measured before by a benchmark of the same weights on the same device, by the same code."""
         where = results.about(self.device)
+        code = digest_of_code(*CODE)
         scored = "" if self.clip_model is None else f" {self.clip_model}"
-        return Records(f"{results.digest_of(self.pipe)} {where['device']} {where['versions']}{scored}")
+        return Records(f"{results.digest_of(self.pipe)} {where['device']} {where['versions']} {code}{scored}")
 
 
 def measure(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..cache import cache_folder, read_json, write_json
+from ..cache import cache_folder, digest_of_code, read_json, write_json
 from ..execution.apply import run_network
 from ..execution.casting import keep_in
 from ..execution.networks import family_of
@@ -38,9 +38,8 @@ from .tracing import cast, cast_arguments
 FLOAT32 = 4
 ANIMATEDIFF_CHUNK = 16  # frames that its pipeline decodes at a time
 VERSIONS = ("torch", "diffusers", "transformers")
-PACKAGE = Path(__file__).parents[1]
 # What a sample depends on beside the network: the code that runs it and the code that measures it.
-SOURCES = [path for folder in ("execution", "families", "cost") for path in sorted((PACKAGE / folder).glob("*.py"))]
+CODE = ("execution", "families", "cost")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ class PipelineCost:
         self.subject, self.job = subject, job
         self.batch = 2 if job.is_guided else 1
         self.height, self.width = job.height // subject.scale, job.width // subject.scale
-        key = [subject.describe(), self.height, self.width, job.num_frames, self.batch, _versions(), _sources()]
+        made_by = [_versions(), digest_of_code(*CODE)]
+        key = [subject.describe(), self.height, self.width, job.num_frames, self.batch, *made_by]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
         self.folder = folder or cache_folder()
         self._path = self.folder / f"costs-{digest}.json"
@@ -286,10 +286,6 @@ def _sliced(network: nn.Module) -> nn.Module:
 
 def _versions() -> dict[str, str]:
     return {package: version(package) for package in VERSIONS}
-
-
-def _sources() -> str:
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCES))).hexdigest()
 
 
 def export_work(job: Job) -> Work:

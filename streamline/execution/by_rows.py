@@ -35,7 +35,9 @@ def run_by_rows(
     final: values that are given out, each as one tensor.
     """
     axis, like = group.axis, values[group.reads[0]]
-    pieces = bounds(like.extent(axis) if isinstance(like, Rows) else extent(axis, like), group.slices)
+    size = like.extent(axis) if isinstance(like, Rows) else extent(axis, like)
+    pieces = bounds(size, group.slices)
+    conditions = conditions.slice_pixels(size) if axis is Axis.PIXELS else conditions
     norms = _norms(group, values, conditions, pieces, before_slice)
     outputs: Kept = {}
     for start, stop in pieces:

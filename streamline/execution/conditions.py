@@ -18,6 +18,7 @@ class Conditions:
     rows: tensors, or tuples and lists of tensors, whose first dimension is the rows.
     shared: anything that is the same for every row.
     window: the rows in view, start and stop.
+    pixels: of the whole values of which a pixel stage is given slices; None where it is given all of them.
     """
 
     batch: int
@@ -25,6 +26,7 @@ class Conditions:
     rows: Mapping[str, Any]
     shared: Mapping[str, Any]
     window: tuple[int, int] | None = None
+    pixels: int | None = None
 
     def __getitem__(self, name: str) -> Any:
         if name in self.shared:
@@ -39,6 +41,10 @@ class Conditions:
         """The conditions of rows start to stop, counted from the rows in view."""
         first = self.window[0] if self.window else 0
         return replace(self, window=(first + start, first + stop))
+
+    def slice_pixels(self, pixels: int) -> Conditions:
+        """The same for a slice of the pixels of values that have so many."""
+        return replace(self, pixels=pixels)
 
     def sample(self, index: int) -> Conditions:
         """The conditions of one sample of the batch with all its frames."""

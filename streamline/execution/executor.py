@@ -232,7 +232,8 @@ def _run_sliced(
     owned: values whose memory was made here, so that nobody outside (a hook, the caller) can hold it too.
     """
     axis, like = group.axis, values[group.reads[0]]
-    pieces = bounds(extent(axis, like), group.slices)
+    size = extent(axis, like)
+    pieces = bounds(size, group.slices)
     first = group.stages[0]
     norms = {}
     if first.norm is not None:  # it opens its group, so the value it normalises is whole by now
@@ -240,7 +241,7 @@ def _run_sliced(
     outputs: dict[str, Tensor] = {}
     for start, stop in pieces:
         before_slice()
-        seen = conditions.slice_rows(start, stop) if axis is Axis.FRAMES else conditions
+        seen = conditions.slice_rows(start, stop) if axis is Axis.FRAMES else conditions.slice_pixels(size)
         local = {name: cut(axis, values[name], start, stop) for name in group.reads}
         run_stages(group, local, seen, norms)
         if not outputs:

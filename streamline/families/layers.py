@@ -145,7 +145,9 @@ def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioT
             if opens and c["one_token"] is not None:
                 crossed = c.in_view(c["one_token"].of(block.attn2)).unflatten(0, (c.batch, -1))[:, 0]
                 rows = tokens.unflatten(0, (c.batch, -1))
-                mixed = plain.temporal_block(block, rows.transpose(1, 2) + position[:, 0], crossed).transpose(1, 2)
+                pieces = plain.pieces_of(c.pixels or tokens.shape[1])
+                mixed = plain.temporal_block(block, rows.transpose(1, 2) + position[:, 0], pieces, crossed)
+                mixed = mixed.transpose(1, 2)
                 share = spatial_share(model.time_mixer, indicator, tokens)
                 share = share.unflatten(0, (c.batch, -1)) if share.ndim == tokens.ndim else share
                 return torch.lerp(mixed, rows, share).flatten(0, 1)

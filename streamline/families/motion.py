@@ -28,7 +28,7 @@ from ..execution.conditions import Conditions
 from ..execution.program import Builder, Program
 from .arguments import as_timesteps, needs_resize
 from .layers import downsample, project_out, require, require_open, resnet, to_video, upsample
-from .plain import is_plain, opens_transformer, transformer_block
+from .plain import is_plain, opens_transformer, pieces_of, transformer_block
 
 CLIP_TOKENS = 77  # the length diffusers pads a prompt to, for Stable Diffusion's text encoder
 SDXL_TIME_IDS = 6  # original size, crop corner and target size, two numbers each
@@ -137,7 +137,10 @@ def transformer(model: Transformer2DModel) -> Callable[[Conditions, Tensor], Ten
         tokens = tokens.permute(0, 2, 3, 1).flatten(1, 2)
         tokens = model.proj_in(tokens) if model.use_linear_projection else tokens
         for block, is_open in zip(model.transformer_blocks, plain, strict=True):
-            tokens = transformer_block(block, tokens, *text.values()) if is_open else block(tokens, **text)
+            if is_open:
+                tokens = transformer_block(block, tokens, pieces_of(height * width), *text.values())
+            else:
+                tokens = block(tokens, **text)
         tokens = model.proj_out(tokens) if model.use_linear_projection else tokens
         images = tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
         return x + (images if model.use_linear_projection else model.proj_out(images))
@@ -166,7 +169,7 @@ def _motion(p: Builder, name: str, module: AnimateDiffTransformer3D, x: str) -> 
         tokens = module.proj_in(input=tokens)
         for block, is_open in zip(module.transformer_blocks, plain, strict=True):
             if is_open:
-                tokens = transformer_block(block, tokens)
+                tokens = transformer_block(block, tokens, pieces_of(c.pixels or pixels))
                 continue
             tokens = block(
                 hidden_states=tokens,

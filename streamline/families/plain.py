@@ -20,10 +20,10 @@ from torch.nn.modules.module import _has_any_global_hook
 from ..execution.casting import is_cast
 from ..execution.parts import parts_of
 
-# A feed-forward layer is run in so many pieces: it then takes no more memory than attention does, and large ones take
-# less time, for the caches' sake. None has fewer rows than pay for the calls.
+# A feed-forward layer is run in up to so many pieces: it then takes no more memory than attention does, and large ones
+# take less time, for the caches' sake. On few pixels a row, fewer: each piece has to be worth its calls.
 PIECES = 4
-LEAST_ROWS = 512
+LEAST_PIXELS = 32
 
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
@@ -76,14 +76,21 @@ def resnet(block: ResnetBlock2D, x: Tensor, emb: Tensor | None) -> Tensor:
     return hidden if block.output_scale_factor == 1 else hidden.div_(block.output_scale_factor)
 
 
-def feed_forward(norm: nn.LayerNorm, layer: FeedForward, tokens: Tensor) -> Tensor:
+def pieces_of(pixels: int) -> int:
+    """In how many pieces feed-forward layers run on rows of so many pixels, of which a slice may have fewer.
+
+    Not by the slice's own size: predictions read what a slice takes off the line through two others.
+    """
+    return max(1, min(PIECES, pixels // LEAST_PIXELS))
+
+
+def feed_forward(norm: nn.LayerNorm, layer: FeedForward, tokens: Tensor, pieces: int) -> Tensor:
     """tokens + layer(norm(tokens)), written over the tokens, which belong to nobody else.
 
-    Some of them at a time: between its linear layers each is eight times as wide.
+    Piece by piece: between its linear layers each token is eight times as wide.
     """
     tokens = tokens.contiguous()
-    rows = tokens.view(-1, tokens.shape[-1])
-    for piece in rows.split(max(-(-len(rows) // PIECES), LEAST_ROWS)):
+    for piece in tokens.view(-1, tokens.shape[-1]).chunk(pieces):
         piece += _fed_forward(layer, norm(piece))
     return tokens
 
@@ -134,13 +141,17 @@ def _leave(layer: Attention, mixed: Tensor) -> Tensor:
 
 
 def transformer_block(
-    block: BasicTransformerBlock, tokens: Tensor, context: Any = None, options: dict[str, Any] | None = None
+    block: BasicTransformerBlock,
+    tokens: Tensor,
+    pieces: int,
+    context: Any = None,
+    options: dict[str, Any] | None = None,
 ) -> Tensor:
     """BasicTransformerBlock on (samples, tokens, channels). options: for the attention processors."""
     options = {key: value for key, value in (options or {}).items() if key != "gligen"}
     tokens = attention(block.attn1, _placed(block, block.norm1(tokens)), **options).add_(tokens)
     tokens = attention(block.attn2, _placed(block, block.norm2(tokens)), context, **options).add_(tokens)
-    return feed_forward(block.norm3, block.ff, tokens)
+    return feed_forward(block.norm3, block.ff, tokens, pieces)
 
 
 def _placed(block: BasicTransformerBlock, tokens: Tensor) -> Tensor:
@@ -174,19 +185,20 @@ class OneToken:
 def spatial_block(block: BasicTransformerBlock, tokens: Tensor, crossed: Tensor) -> Tensor:
     """BasicTransformerBlock on (rows, pixels, channels), its cross attention known: crossed (rows, 1, channels)."""
     tokens = attention(block.attn1, _placed(block, block.norm1(tokens))).add_(tokens).add_(crossed)
-    return feed_forward(block.norm3, block.ff, tokens)
+    return feed_forward(block.norm3, block.ff, tokens, pieces_of(tokens.shape[1]))
 
 
-def temporal_block(block: TemporalBasicTransformerBlock, tokens: Tensor, crossed: Tensor) -> Tensor:
+def temporal_block(block: TemporalBasicTransformerBlock, tokens: Tensor, pieces: int, crossed: Tensor) -> Tensor:
     """TemporalBasicTransformerBlock on sequences of frames, (batch, pixels, frames, channels).
 
     crossed: what its cross attention gives, (batch, 1, channels).
     """
     shape = tokens.shape
-    tokens = feed_forward(block.norm_in, block.ff_in, tokens.reshape(-1, *shape[2:]))
+    tokens = tokens.reshape(-1, *shape[2:])  # a copy, of what nobody holds any more
+    tokens = feed_forward(block.norm_in, block.ff_in, tokens, pieces)
     tokens = attention(block.attn1, block.norm1(tokens)).add_(tokens)
     tokens.view(shape).add_(crossed[:, :, None])
-    return feed_forward(block.norm3, block.ff, tokens).view(shape)
+    return feed_forward(block.norm3, block.ff, tokens, pieces).view(shape)
 
 
 def spatial_share(mixer: AlphaBlender, indicator: Tensor, like: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ README = Path(__file__).parents[2] / "README.md"
 MARKED = re.compile(r"(<!-- bench:(\w+) -->\n)(.*?)(<!-- /bench:\2 -->)", re.DOTALL)
 PICTURE = "frontier.png"
 GIB = 2**30
-PLANS = ("original", "fine-together", "fine-apart")
+PLANS = ("original", "whole", "fine-together", "fine-apart")
 BY_RESIDENCY = "all resident", "by stages", "goal", "by stages, in 8 bits", "streamed", "goal"
 BESIDE_MODELLED = "peak, GiB", "seconds", "the paper's peak, GB", "the paper's seconds"
 
@@ -84,13 +84,14 @@ def _traced(found: Sequence[Mapping]) -> str:
 
 
 def _traced_rows(result: Mapping) -> Iterator[tuple[str, ...]]:
-    yield "model", "step, original", "halves together", "halves apart", "decode, original", "decode, sliced"
+    steps = ("step, original", "nothing sliced", "sliced, halves together", "halves apart")
+    yield "model", *steps, "decode, original", "nothing sliced", "sliced"
     by_model: dict[tuple[str, int], dict] = {}
     for row in result["rows"]:
         by_model.setdefault((row["model"], row["num_frames"]), {})[row["plan"]] = row
     for (model, frames), plans in by_model.items():
         step = [plans[name]["denoiser"]["peak_bytes"] for name in PLANS]
-        decode = [plans[name]["decoder"]["peak_bytes"] for name in PLANS[:2]]
+        decode = [plans[name]["decoder"]["peak_bytes"] for name in PLANS[:3]]
         yield f"{model}, {frames} frames", *(f"{peak / GIB:.2f}" for peak in (*step, *decode))
 
 

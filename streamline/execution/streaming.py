@@ -171,11 +171,11 @@ def weights_streamed(
     if is_hooked(pipe):
         raise UnsupportedError("Weights that hooks of accelerate move cannot be streamed; remove the hooks first.")
     homes = {part: tensors[0].device for part in parts if (tensors := weights_of([part]))}
-    handles = []
+    handles, has_disk = [], True
     try:
         for part in parts:
-            if is_short:  # from the GPU they come without a stop in other memory
-                keep_on_disk(weights_of([part]))
+            if is_short and has_disk:  # from a GPU they come without a stop in other memory
+                has_disk = keep_on_disk(weights_of([part]))
             if on_gpu:
                 part.to("cpu")
                 add_hook_to_module(part, _Runs(device))

@@ -101,14 +101,18 @@ def test_weights_of_adapters(host_is_short):
     assert all(is_mapped(tensor) for name, tensor in call.pipe.unet.named_parameters() if "lora" in name)
 
 
-def test_every_kind_of_tensor_stays_what_it_was(tmp_path):
+@pytest.mark.parametrize("system", ["this", "another"])
+def test_every_kind_of_tensor_stays_what_it_was(system, tmp_path, monkeypatch):
+    if system == "another":  # which neither says what is mapped, nor reserves room on a disk
+        monkeypatch.setattr(mapped, "MAPS", tmp_path / "maps")
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
     torch.manual_seed(0)
     base = torch.randn(6, 8)
     network = nn.ParameterDict(
         {
             "trained": nn.Parameter(torch.randn(4, 5)),
-            "half": torch.randn(3, 4).to(torch.bfloat16),
-            "float8": torch.randn(3, 4).to(FLOAT8),
+            "16 bits": torch.randn(3, 4).to(torch.bfloat16),
+            "8 bits": torch.randn(3, 4).to(FLOAT8),
             "channels last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
             "transposed": torch.randn(4, 6).t(),
             "expanded": torch.randn(1, 4).expand(5, 4),
@@ -136,7 +140,7 @@ def test_every_kind_of_tensor_stays_what_it_was(tmp_path):
     with torch.no_grad():
         network["upper rows"][3] = 7.0
         assert (network["lower rows"][1] == 7).all()
-    assert network.tied is network["trained"]
+    assert network.tied is network["trained"] and network.to("cpu").tied.data_ptr() == weights[0].data_ptr()
     (network["trained"] * network["trained"]).sum().backward()
     assert torch.equal(network["trained"].grad, 2 * network["trained"])
     assert not any(map(is_mapped, weights_of([copy.deepcopy(network)])))
@@ -211,11 +215,12 @@ def test_nothing_is_left_of_a_process_that_is_killed_at_any_line(tmp_path, monke
     while status == KILLED:
         line += 1
         status = killed_at(line, files, work)
-        named += any(tmp_path.iterdir())
+        for path in tmp_path.iterdir():
+            named += 1
+            assert not any(path.read_bytes())  # nothing is written before it has lost its name
         clear_drafts(tmp_path)
         assert not list(tmp_path.iterdir())
-    assert status == DONE and line > 50
-    assert named <= 10  # lines between a file's making and the loss of its name, for two weights
+    assert status == DONE and line > 50 and named
 
 
 @pytest.mark.parametrize("why", ["no folder", "no room", "in memory"])

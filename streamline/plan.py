@@ -108,8 +108,9 @@ class Plan:
         "apart" runs one sample of the batch after the other, with the same result and less memory.
     residency: "all" keeps every network on the device; "stages" brings each in for its stage of the pipeline and
         back to host memory after it; "streamed" keeps all weights in host memory and brings those of the denoiser and
-        the decoder a few layers at a time, the next ones while some run. On a CPU there is no other memory: the first
-        two are the same, and the last makes copies that save nothing.
+        the decoder a few layers at a time, the next ones while some run; where host memory is short, they lie in mapped
+        files. On a CPU there is no other memory: the first two are the same, and the last makes copies, which save
+        nothing unless weights lie in files.
     rehash: which denoising steps reuse what; None computes every step in full, which is exact.
     sampler: other denoising steps than the job's, which is not exact; None takes those. `run` sees to it; inside
         `apply` the pipeline is called with `plan.sampler.arguments()`.

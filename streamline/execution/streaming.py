@@ -6,6 +6,8 @@ those of two groups are on the device, and what a step skips is never sent. The 
 
 diffusers' own group offloading waits for the blocks of a network to be called, which are opened here, and sends its
 layers anew for every slice.
+
+Where host memory is short, weights lie in mapped files instead (mapped.py).
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..errors import UnsupportedError
+from ..hardware.detection import detect
+from .mapped import is_mapped, keep_on_disk
 from .program import Program, Stage
 from .residency import bring, is_hooked
 
@@ -55,13 +59,15 @@ class Streamed:
 
     On a GPU the host's copies are pinned, and are sent on a stream of their own while another computes. On a CPU real
     copies are made, and freed, all the same: it saves nothing there, but can be tried out.
+
+    can_pin: whether the host has memory to spare that the system could not take back.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, can_pin: bool = True) -> None:
         self.device = device
         self._lent: dict[Tensor, _Lent] = {}
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._can_pin = True
+        self._can_pin = can_pin
 
     def serves(self, args: tuple, kwargs: dict) -> bool:
         """Whether a call is made on the device: on tensors elsewhere (for a preview) it is made where weights stay."""
@@ -122,8 +128,8 @@ class Streamed:
 
     def _host(self, tensor: Tensor) -> Tensor:
         host = tensor.detach()
-        if self._stream is None or not self._can_pin or host.is_pinned():
-            return host
+        if self._stream is None or not self._can_pin or host.is_pinned() or is_mapped(host):
+            return host  # what lies in a file would come into memory for good
         try:
             tensor.data = host.cpu().pin_memory()
         except RuntimeError:  # there is little of such memory (WSL2 allows half of all); other is sent more slowly
@@ -140,27 +146,39 @@ class Streamed:
 
 
 @contextmanager
-def weights_streamed(pipe: DiffusionPipeline, networks: Sequence[nn.Module]) -> Iterator[Streamed]:
+def weights_streamed(
+    pipe: DiffusionPipeline, networks: Sequence[nn.Module], host_bytes: int | None = None
+) -> Iterator[Streamed]:
     """Keep a pipeline's weights in host memory, and bring them to its device as they are needed.
 
+    Where the host has less memory free than the weights take, they lie in mapped files instead and are not pinned.
+    There they stay at the end, if they were on the host before: nothing else has changed about them, memory is as short
+    as before, and the next video need not write them again.
+
     networks: those that are run as programs, within `Streamed.around`. At the end, also after an error, all weights
-    are where they were. Raises UnsupportedError where accelerate's hooks move them, but for enable_model_cpu_offload.
+        are where they were.
+    host_bytes: free on the host; by default what is found now.
+    Raises UnsupportedError where accelerate's hooks move weights, but for enable_model_cpu_offload.
     """
-    streamed = Streamed(pipe._execution_device)
+    device = pipe._execution_device
     parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    on_gpu = streamed.device.type == "cuda"
+    on_gpu = device.type == "cuda"
+    is_short = _is_short(weights_of(parts), host_bytes)
+    streamed = Streamed(device, can_pin=not is_short)
     was_offloaded = bool(getattr(pipe, "_all_hooks", None))
     if was_offloaded:
         pipe.remove_all_hooks()
     if is_hooked(pipe):
         raise UnsupportedError("Weights that hooks of accelerate move cannot be streamed; remove the hooks first.")
     homes = {part: tensors[0].device for part in parts if (tensors := weights_of([part]))}
-    handles = []
+    handles, has_disk = [], True
     try:
         for part in parts:
+            if is_short and has_disk:  # from a GPU they come without a stop in other memory
+                has_disk = keep_on_disk(weights_of([part]))
             if on_gpu:
                 part.to("cpu")
-                add_hook_to_module(part, _Runs(streamed.device))
+                add_hook_to_module(part, _Runs(device))
             handles += [_bring_when_called(streamed, piece) for piece in _pieces(part) if piece not in networks]
         yield streamed
     finally:
@@ -171,12 +189,21 @@ def weights_streamed(pipe: DiffusionPipeline, networks: Sequence[nn.Module]) -> 
             for part in parts:
                 remove_hook_from_module(part)
             if all(home.type == "cuda" for home in homes.values()):
-                bring(pipe, streamed.device)
+                bring(pipe, device)
             else:
                 for part, home in homes.items():
                     part.to(home)
         if was_offloaded:
-            pipe.enable_model_cpu_offload(device=streamed.device)
+            pipe.enable_model_cpu_offload(device=device)
+
+
+def _is_short(weights: Sequence[Tensor], host_bytes: int | None) -> bool:
+    """Whether the host has no room for weights, or for anything else as large beside them where it has them already.
+
+    Those that `keep_on_disk` has put into files need none. Others that lie in files do, for they would be pinned.
+    """
+    needed = sum(tensor.nbytes for tensor in weights if not is_mapped(tensor))
+    return needed > (detect("cpu").free_bytes if host_bytes is None else host_bytes)
 
 
 class _Runs(ModelHook):

@@ -115,9 +115,10 @@ def test_a_rung_is_kept_for_the_rest_of_the_run_and_no_longer(case):
     assert_same(squeezed, undisturbed)
     events = []
     run(pipe, job, Plan(), image, events.append, budget=(tight + room) // 2)
-    first_step = next(index for index, event in enumerate(events) if isinstance(event, Step))
+    # What one step leaves for the next is there in the second step: that may run out once more, others do not.
+    second_step = [index for index, event in enumerate(events) if isinstance(event, Step)][1]
     denoiser = [i for i, event in enumerate(events) if isinstance(event, Tightened) and event.part == "denoiser"]
-    assert all(index < first_step for index in denoiser) and isinstance(events[-1], Finished)
+    assert all(index < second_step for index in denoiser) and isinstance(events[-1], Finished)
 
 
 def test_a_failed_call_holds_nothing_while_it_is_made_again(case):

@@ -8,6 +8,7 @@ import torch
 from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
 
 from ..execution.cuts import find_cut
+from ..families.plain import is_touched
 from ..hardware.detection import detect
 from ..hardware.rates import rates_of
 from ..job import Job
@@ -36,6 +37,8 @@ def keep_observation(
     if type(pipe) not in (StableVideoDiffusionPipeline, AnimateDiffPipeline):
         return
     if plan.residency == "streamed":  # its seconds may be the link's to host memory, not the device's
+        return
+    if is_touched(pipe.unet) or is_touched(pipe.vae):  # called whole, layers take more than is predicted
         return
     subject = Subject.of(pipe)
     costs = PipelineCost(subject, job)

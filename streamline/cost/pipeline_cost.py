@@ -179,6 +179,8 @@ class PipelineCost:
         # For its callback the loop calls locals(), which holds the input of the step before until the next call.
         denoise = loop + (model_input if sys.version_info < (3, 13) else 0) + self.denoiser.cast_bytes
         decode = loop + latents  # and scaled for the decoder
+        if self.subject.configs["vae"].get("use_post_quant_conv", self.subject.kind == "animatediff"):  # makes others
+            decode += latents * self.chunk // frames
         # Decoded frames are joined, then cast to float32; after that they are scaled into a list and stacked.
         casting = video * (2 * size + (FLOAT32 if size < FLOAT32 else 0))
         export = loop + max(casting, 3 * video * FLOAT32)

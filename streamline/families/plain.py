@@ -38,6 +38,11 @@ def _is_altered(part: nn.Module) -> bool:
     return bool(is_hooked) or part._compiled_call_impl is not None
 
 
+def is_touched(network: nn.Module) -> bool:
+    """Whether somebody hooked a part of a network or set it to run in chunks: it may be called whole for that."""
+    return any(_is_altered(part) or vars(part).get("_chunk_size") for part in parts_of(network)[1:])
+
+
 def opens_resnet(block: nn.Module) -> bool:
     """Whether `resnet` computes what a ResnetBlock2D does."""
     if not is_plain(block, ResnetBlock2D):

@@ -9,6 +9,8 @@ import sys
 import traceback
 from collections.abc import Callable, Collection
 
+import torch
+
 KILLED, DONE, FAILED = -signal.SIGKILL, 0, 1
 
 
@@ -48,6 +50,7 @@ def _status(work: Callable[[], object]) -> int:
     process = os.fork()
     if process == 0:
         status = FAILED
+        torch.set_num_threads(1)  # the threads that its parent computed with are not there, and would be waited for
         try:
             work()
             status = DONE

@@ -50,8 +50,8 @@ def _status(work: Callable[[], object]) -> int:
     process = os.fork()
     if process == 0:
         status = FAILED
-        torch.set_num_threads(1)  # the threads that its parent computed with are not there, and would be waited for
         try:
+            torch.set_num_threads(1)  # the threads that its parent computed with are not there, but waited for
             work()
             status = DONE
         except BaseException:

@@ -102,7 +102,7 @@ def test_memory_that_keeps_running_out_ends_in_the_video_or_in_one_sentence(case
 
 
 def test_a_rung_is_kept_for_the_rest_of_the_run_and_no_longer(case):
-    """Every call that follows is made by the tighter plan at once: nothing runs out a second time."""
+    """Every call that follows is made by the tighter plan at once: no plan runs out a second time."""
     undisturbed = made(case, Plan())
     room = undisturbed[0].peak_bytes
     fitted = made(case, Plan(), budget=room)

@@ -69,7 +69,7 @@ def test_options_for_a_processor_reach_it():
     layer, tokens, context = random_attention(random.Random(0))
     expected = layer(tokens, encoder_hidden_states=context)
     layer.set_processor(Doubling())
-    assert difference(plain.attention(layer, tokens, context, times=2), 2 * expected) <= TOLERANCE
+    assert difference(plain.attention(layer, tokens, context, {"times": 2}), 2 * expected) <= TOLERANCE
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -125,3 +125,13 @@ def test_parts_are_the_modules():
     module = nn.Sequential(shared, nn.Sequential(nn.Linear(2, 2), shared), nn.Module())
     module.register_module("nothing", None)
     assert set(parts_of(module)) == set(module.modules())
+
+
+def test_layers_that_learn_are_not_written_over():
+    """Within a plan a network may be called for its gradients, as guidance by a loss does."""
+    block = BasicTransformerBlock(16, 2, 8, activation_fn="geglu", cross_attention_dim=8)
+    tokens, context = torch.randn(2, 64, 16, requires_grad=True), torch.randn(2, 3, 8)
+    block(tokens, encoder_hidden_states=context).square().sum().backward()
+    expected, tokens.grad = tokens.grad, None
+    plain.transformer_block(block, tokens, 2, context).square().sum().backward()
+    assert difference(tokens.grad, expected) <= TOLERANCE

@@ -188,8 +188,8 @@ def test_a_tuned_run_keeps_to_its_plan():
     plan = streamline.tune(pipe, job, int(1.02 * least), device="cpu")
     result = streamline.run(pipe, job, plan, image)
     assert result.peak_bytes <= plan.budget_bytes and result.rungs == 0
-    with pytest.raises(streamline.OutOfMemory):
-        streamline.run(pipe, job, plan, image, budget=int(0.8 * least))
+    with pytest.raises(streamline.OutOfMemory):  # a few percent less are made do with: slices may become finer yet
+        streamline.run(pipe, job, plan, image, budget=int(0.93 * least))
     learnt = Experience(streamline.detect("cpu"), torch.float32).correction()
     assert {stage for stage, *_ in learnt.seconds_factors} == {"decode", "denoise"}
 

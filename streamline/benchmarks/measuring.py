@@ -26,7 +26,8 @@ from .methods import Method, Original, identity
 from .results import Records
 
 WARM_UP_STEPS = 2
-CODE = (".", "execution", "families", "rehash", "benchmarks")  # all that figures can depend on
+# What makes the videos, and what measures them.
+CODE = (".", "execution", "families", "rehash", "hardware", "output", "recipes", "benchmarks")
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ class Probe:
             if stage.axis is Axis.FRAMES:
                 conditions = self._conditions.slice_rows(0, size)
             else:
-                conditions = self._conditions.slice_pixels(reads[0].extent(stage.axis))
+                conditions = self._conditions.of_pixels(reads[0].extent(stage.axis))
             return metered(lambda: stage.run(*norm, conditions, *slices))[1]
 
     def norm(self, name: str, value: Value, tag: str, slices: int) -> Sample:

@@ -39,7 +39,7 @@ FLOAT32 = 4
 ANIMATEDIFF_CHUNK = 16  # frames that its pipeline decodes at a time
 VERSIONS = ("torch", "diffusers", "transformers")
 # What a sample depends on beside the network: the code that runs it and the code that measures it.
-CODE = ("execution", "families", "cost")
+CODE = ("execution", "families", "cost", "hardware")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class PipelineCost:
         self.subject, self.job = subject, job
         self.batch = 2 if job.is_guided else 1
         self.height, self.width = job.height // subject.scale, job.width // subject.scale
-        made_by = [_versions(), digest_of_code(*CODE)]
+        made_by = [_versions(), sys.version_info[:2], digest_of_code(*CODE)]  # what a call holds is Python's choice too
         key = [subject.describe(), self.height, self.width, job.num_frames, self.batch, *made_by]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
         self.folder = folder or cache_folder()

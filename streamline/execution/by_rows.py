@@ -37,7 +37,7 @@ def run_by_rows(
     axis, like = group.axis, values[group.reads[0]]
     size = like.extent(axis) if isinstance(like, Rows) else extent(axis, like)
     pieces = bounds(size, group.slices)
-    conditions = conditions.slice_pixels(size) if axis is Axis.PIXELS else conditions
+    conditions = conditions.of_pixels(size) if axis is Axis.PIXELS else conditions
     norms = _norms(group, values, conditions, pieces, before_slice)
     outputs: Kept = {}
     for start, stop in pieces:

@@ -42,8 +42,8 @@ class Conditions:
         first = self.window[0] if self.window else 0
         return replace(self, window=(first + start, first + stop))
 
-    def slice_pixels(self, pixels: int) -> Conditions:
-        """The same for a slice of the pixels of values that have so many."""
+    def of_pixels(self, pixels: int) -> Conditions:
+        """The same for slices of the pixels of values that have so many."""
         return replace(self, pixels=pixels)
 
     def sample(self, index: int) -> Conditions:

@@ -241,7 +241,7 @@ def _run_sliced(
     outputs: dict[str, Tensor] = {}
     for start, stop in pieces:
         before_slice()
-        seen = conditions.slice_rows(start, stop) if axis is Axis.FRAMES else conditions.slice_pixels(size)
+        seen = conditions.slice_rows(start, stop) if axis is Axis.FRAMES else conditions.of_pixels(size)
         local = {name: cut(axis, values[name], start, stop) for name in group.reads}
         run_stages(group, local, seen, norms)
         if not outputs:

@@ -1,9 +1,10 @@
 """Weights in files that are mapped into memory: the system lets go of their pages where memory is short, and reads
 them again when they are used.
 
-Every storage has a file of its own, which loses its name as soon as it is mapped: the system removes it when nobody
-holds the weights any more, however the process ends. Weights that a model was loaded with may lie in its own files so
-already, as safetensors maps what needs no other type; these are left there.
+Every storage has a file of its own, which loses its name as soon as it is mapped, before anything is written to it: the
+system removes it when nobody holds the weights any more, however the process ends. A process that is killed while it
+makes one, and every one on Windows, leaves a file that a later process clears away. Weights that a model was loaded with
+may lie in its own files already, as safetensors maps what needs no other type; these are left there.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ def is_mapped(tensor: Tensor) -> bool:
     return tensor.untyped_storage().filename is not None
 
 
+def bytes_in_memory(weights: Iterable[Tensor]) -> int:
+    """Of weights, what takes the host's memory for good: neither on another device nor in a file of any kind."""
+    files = _mapped_files()
+    here = (tensor for tensor in weights if tensor.device.type == "cpu" and not is_mapped(tensor))
+    return sum(tensor.nbytes for tensor in here if not _is_in(tensor, files))
+
+
 def keep_on_disk(weights: Iterable[Tensor], folder: Path | None = None) -> bool:
     """Let weights lie in files from now on, wherever they are now, and free what they took.
 
@@ -46,8 +54,7 @@ def keep_on_disk(weights: Iterable[Tensor], folder: Path | None = None) -> bool:
 
     folder: where the files are made; by default that of the cache, for a system's folder for temporary files is often
         kept in memory.
-    Returns whether all of them lie in files now. Where there is no room, or nothing can be written, the others stay
-    where they are, and it is logged.
+    Returns False where there is no room, or nothing can be written: the others stay where they are, and it is logged.
     """
     folder = folder or cache_folder()
     files = _mapped_files()

@@ -24,9 +24,11 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import UnsupportedError
 from ..hardware.detection import detect
-from .mapped import is_mapped, keep_on_disk
+from .mapped import bytes_in_memory, is_mapped, keep_on_disk
 from .program import Program, Stage
 from .residency import bring, is_hooked
+
+LEAST_FREE = 2**30  # bytes of the host's memory for values that are kept there, for frames, and for others
 
 
 def weights_of(modules: Iterable[nn.Module]) -> list[Tensor]:
@@ -151,9 +153,9 @@ def weights_streamed(
 ) -> Iterator[Streamed]:
     """Keep a pipeline's weights in host memory, and bring them to its device as they are needed.
 
-    Where the host has less memory free than the weights take, they lie in mapped files instead and are not pinned.
-    There they stay at the end, if they were on the host before: nothing else has changed about them, memory is as short
-    as before, and the next video need not write them again.
+    Where the host has no room for them they lie in mapped files instead and are not pinned; then they are sent between
+    groups, not while one runs. There they stay at the end, if they were on the host before: nothing else has changed
+    about them, and the next video need not write them again (but for a VAE that its pipeline casts to and fro).
 
     networks: those that are run as programs, within `Streamed.around`. At the end, also after an error, all weights
         are where they were.
@@ -163,7 +165,7 @@ def weights_streamed(
     device = pipe._execution_device
     parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     on_gpu = device.type == "cuda"
-    is_short = _is_short(weights_of(parts), host_bytes)
+    is_short = _is_short(device, weights_of(parts), host_bytes)
     streamed = Streamed(device, can_pin=not is_short)
     was_offloaded = bool(getattr(pipe, "_all_hooks", None))
     if was_offloaded:
@@ -171,11 +173,11 @@ def weights_streamed(
     if is_hooked(pipe):
         raise UnsupportedError("Weights that hooks of accelerate move cannot be streamed; remove the hooks first.")
     homes = {part: tensors[0].device for part in parts if (tensors := weights_of([part]))}
-    handles, has_disk = [], True
+    handles = []
     try:
+        if is_short:  # from a GPU they come without a stop in other memory
+            keep_on_disk(weights_of(parts))
         for part in parts:
-            if is_short and has_disk:  # from a GPU they come without a stop in other memory
-                has_disk = keep_on_disk(weights_of([part]))
             if on_gpu:
                 part.to("cpu")
                 add_hook_to_module(part, _Runs(device))
@@ -197,13 +199,15 @@ def weights_streamed(
             pipe.enable_model_cpu_offload(device=device)
 
 
-def _is_short(weights: Sequence[Tensor], host_bytes: int | None) -> bool:
-    """Whether the host has no room for weights, or for anything else as large beside them where it has them already.
+def _is_short(device: torch.device, weights: Sequence[Tensor], host_bytes: int | None) -> bool:
+    """Whether the host has no room for the weights that are to come into its memory, and for what is made beside them.
 
-    Those that `keep_on_disk` has put into files need none. Others that lie in files do, for they would be pinned.
+    Those that are there already need no more of it; those that lie in a model's files do, for they would be pinned.
     """
-    needed = sum(tensor.nbytes for tensor in weights if not is_mapped(tensor))
-    return needed > (detect("cpu").free_bytes if host_bytes is None else host_bytes)
+    if device.type not in ("cuda", "cpu"):  # elsewhere device and host share one memory, and weights stay
+        return False
+    coming = sum(tensor.nbytes for tensor in weights if not is_mapped(tensor)) - bytes_in_memory(weights)
+    return coming + LEAST_FREE > (detect("cpu").free_bytes if host_bytes is None else host_bytes)
 
 
 class _Runs(ModelHook):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock, FeedForward, TemporalBasicTransformerBlock
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
@@ -39,8 +40,16 @@ def _is_altered(part: nn.Module) -> bool:
 
 
 def is_touched(network: nn.Module) -> bool:
-    """Whether somebody hooked a part of a network or set it to run in chunks: it may be called whole for that."""
-    return any(_is_altered(part) or vars(part).get("_chunk_size") for part in parts_of(network)[1:])
+    """Whether somebody hooked a part of a network, changed its processor or set it to run in chunks.
+
+    It may be called whole for that.
+    """
+
+    def is_changed(part: nn.Module) -> bool:
+        is_other = isinstance(part, Attention) and type(part.processor) is not AttnProcessor2_0
+        return is_other or _is_altered(part) or bool(vars(part).get("_chunk_size"))
+
+    return any(map(is_changed, parts_of(network)[1:]))
 
 
 def opens_resnet(block: nn.Module) -> bool:
@@ -94,6 +103,8 @@ def feed_forward(norm: nn.LayerNorm, layer: FeedForward, tokens: Tensor, pieces:
 
     Piece by piece: between its linear layers each token is eight times as wide.
     """
+    if torch.is_grad_enabled():  # which has no room for values that are written over
+        return tokens + _fed_forward(layer, norm(tokens))
     tokens = tokens.contiguous()
     for piece in tokens.view(-1, tokens.shape[-1]).chunk(pieces):
         piece += _fed_forward(layer, norm(piece))
@@ -123,10 +134,12 @@ def opens_attention(layer: nn.Module) -> bool:
     return not any(norms) and not layer.residual_connection and layer.rescale_output_factor == 1
 
 
-def attention(layer: Attention, tokens: Tensor, context: Tensor | None = None, **options: Any) -> Tensor:
+def attention(
+    layer: Attention, tokens: Tensor, context: Tensor | None = None, options: dict[str, Any] | None = None
+) -> Tensor:
     """Attention on (samples, tokens, channels) to themselves, or to a context. options: for the processor."""
     if options or not opens_attention(layer):
-        return layer(tokens, encoder_hidden_states=context, **options)
+        return layer(tokens, encoder_hidden_states=context, **(options or {}))
     context = tokens if context is None else context
 
     def split(channels: Tensor) -> Tensor:
@@ -154,8 +167,8 @@ def transformer_block(
 ) -> Tensor:
     """BasicTransformerBlock on (samples, tokens, channels). options: for the attention processors."""
     options = {key: value for key, value in (options or {}).items() if key != "gligen"}
-    tokens = attention(block.attn1, _placed(block, block.norm1(tokens)), **options).add_(tokens)
-    tokens = attention(block.attn2, _placed(block, block.norm2(tokens)), context, **options).add_(tokens)
+    tokens = attention(block.attn1, _placed(block, block.norm1(tokens)), None, options).add_(tokens)
+    tokens = attention(block.attn2, _placed(block, block.norm2(tokens)), context, options).add_(tokens)
     return feed_forward(block.norm3, block.ff, tokens, pieces)
 
 

@@ -255,7 +255,9 @@ def _detect_cuda(index: int, gpus: Sequence[Gpu]) -> Device:
 
 def _memory() -> Memory:
     system = psutil.virtual_memory()
-    return Memory(system.total, system.available, psutil.Process().memory_info().rss)
+    process = psutil.Process().memory_info()
+    # Pages of files (libraries, mapped weights) count as available already.
+    return Memory(system.total, system.available, process.rss - getattr(process, "shared", 0))
 
 
 def _cpuinfo() -> str:

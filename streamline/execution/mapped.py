@@ -3,8 +3,8 @@ them again when they are used.
 
 Every storage has a file of its own, which loses its name as soon as it is mapped, before anything is written to it: the
 system removes it when nobody holds the weights any more, however the process ends. A process that is killed while it
-makes one, and every one on Windows, leaves a file that a later process clears away. Weights that a model was loaded with
-may lie in its own files already, as safetensors maps what needs no other type; these are left there.
+makes one, and every one on Windows, leaves a file that a later process clears away. Weights that a model was loaded
+with may lie in its own files already, as safetensors maps what needs no other type; these are left there.
 """
 
 from __future__ import annotations

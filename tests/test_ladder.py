@@ -13,7 +13,7 @@ import untrained
 from faults import Faults
 from PIL import Image
 
-from streamline import Job, OutOfMemory, Plan, Rehash, Slicing, Step, Tightened, apply, run
+from streamline import Finished, Job, OutOfMemory, Plan, Rehash, Slicing, Step, Tightened, apply, run
 from streamline.errors import InputError
 from streamline.execution.ladder import FINEST, Ladder, tighten
 from streamline.execution.networks import family_of
@@ -102,8 +102,8 @@ def test_memory_that_keeps_running_out_ends_in_the_video_or_in_one_sentence(case
 
 
 def test_a_rung_is_kept_for_the_rest_of_the_run_and_no_longer(case):
-    """Every call that follows is made by the tighter plan at once: no plan runs out a second time."""
-    undisturbed = made(case, Plan())
+    """Every call that follows is made by the tighter plan at once: nothing runs out a second time."""
+    (pipe, job, image), undisturbed = case, made(case, Plan())
     room = undisturbed[0].peak_bytes
     fitted = made(case, Plan(), budget=room)
     assert fitted[2] == []
@@ -113,6 +113,11 @@ def test_a_rung_is_kept_for_the_rest_of_the_run_and_no_longer(case):
     kinds = [(rung.part, rung.plan) for rung in squeezed[2]]
     assert len(set(kinds)) == len(kinds) <= 14
     assert_same(squeezed, undisturbed)
+    events = []
+    run(pipe, job, Plan(), image, events.append, budget=(tight + room) // 2)
+    # What one step leaves for the next may take a rung more, but never the same one.
+    denoiser = [event.plan for event in events if isinstance(event, Tightened) and event.part == "denoiser"]
+    assert len(set(denoiser)) == len(denoiser) and isinstance(events[-1], Finished)
 
 
 def test_a_failed_call_holds_nothing_while_it_is_made_again(case):

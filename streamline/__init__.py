@@ -5,13 +5,12 @@ import logging
 # diffusers asks transformers for image processors by names that prefer torchvision; the PIL ones are meant.
 logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
+from .applying.apply import Applied, apply, is_applied  # noqa: E402
+from .applying.fallback import Tightened  # noqa: E402
 from .cache import cache_folder  # noqa: E402
-from .cost.prediction import Prediction, StagePrediction  # noqa: E402
 from .cost.tracing import Trace, trace  # noqa: E402
 from .doctor import Finding, examine  # noqa: E402
-from .drafts import clear_drafts, draft_of  # noqa: E402
 from .errors import (  # noqa: E402
-    BudgetError,
     Cancelled,
     DeviceError,
     InputError,
@@ -21,8 +20,7 @@ from .errors import (  # noqa: E402
     StreamlineError,
     UnsupportedError,
 )
-from .execution.apply import Applied, apply, is_applied  # noqa: E402
-from .execution.ladder import Tightened  # noqa: E402
+from .files import clear_drafts, draft_of  # noqa: E402
 from .hardware.cards import CARDS, emulate  # noqa: E402
 from .hardware.detection import default_budget, detect, detect_all  # noqa: E402
 from .hardware.device import Device  # noqa: E402
@@ -31,19 +29,24 @@ from .hardware.rates import Rates, rates_of  # noqa: E402
 from .job import Job  # noqa: E402
 from .models.catalog import MODELS, Model, load, place  # noqa: E402
 from .models.previews import preview  # noqa: E402
-from .naive import run_naive  # noqa: E402
 from .output.comparison_report import report_html  # noqa: E402
 from .output.metrics import psnr, ssim  # noqa: E402
 from .output.receipt import Fidelity, Measured, Predicted, Receipt  # noqa: E402
 from .output.receipt_files import read_receipt  # noqa: E402
 from .output.video import contact_sheet, export  # noqa: E402
 from .plan import Plan, Rehash, Slicing  # noqa: E402
-from .planning.planner import Candidate  # noqa: E402
 from .planning.tuning import Forecast, forecast, frontier, predict, tune  # noqa: E402
-from .runner import Decoding, Finished, Result, Started, Step, run  # noqa: E402
+from .prediction import (  # noqa: E402
+    BudgetError,
+    Candidate,
+    Prediction,
+    StagePrediction,
+)
+from .running.naive import run_naive  # noqa: E402
+from .running.run import Decoding, Finished, Result, Started, Step, run  # noqa: E402
+from .running.watching import Disturbed  # noqa: E402
 from .sampler import Sampler  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
-from .watching import Disturbed  # noqa: E402
 
 __all__ = [
     "CARDS",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 
-from .drafts import clear_drafts, draft_of
+from .files import clear_drafts, draft_of
 
 PACKAGE = Path(__file__).parent
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 
 def digest_of_code(*folders: str) -> str:
     """Of what these folders of the package hold: what other code has found is not taken for what this one finds."""
-    paths = sorted(path for folder in folders for path in (PACKAGE / folder).glob("*.py"))
+    paths = sorted(path for folder in folders for path in (PACKAGE / folder).rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 

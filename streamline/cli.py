@@ -14,9 +14,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .commands import COMMANDS
+from .commands import budgets, compare, devices, doctor, frontier, generate, models, plan, trace
 from .errors import OutOfMemory, StreamlineError, telling_out_of_memory
+from .lab.commands import bench, calibrate, peaks, timing
 
+COMMANDS = (generate, compare, plan, frontier, budgets, models, trace, devices, calibrate, timing, peaks, bench, doctor)
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130  # what shells report for Ctrl-C

@@ -3,13 +3,8 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    from .planning.planner import Candidate
-
 
 LONGEST_QUOTE = 80  # characters of what was given, in a sentence about it
 NO_ROOM = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
@@ -51,23 +46,6 @@ class OutOfMemory(StreamlineError, MemoryError):
 
 class Cancelled(StreamlineError):
     """A run was asked to stop, and did."""
-
-
-class BudgetError(StreamlineError):
-    """No plan does a job within a budget.
-
-    smallest: the plan that needs least, with its prediction. smallest_bytes: the smallest budget that would do.
-    alternatives: jobs near it that fit, each with its prediction.
-    """
-
-    def __init__(self, sentence: str, smallest: "Candidate", alternatives: tuple = ()) -> None:
-        super().__init__(sentence)
-        self.smallest = smallest
-        self.alternatives = alternatives
-
-    @property
-    def smallest_bytes(self) -> int:
-        return self.smallest.prediction.peak_bytes
 
 
 @contextmanager

@@ -17,6 +17,7 @@ Keep = Literal["whole", "rows", "host"]
 BlockSlicing = tuple[tuple[str, "Slicing"], ...]
 
 EVERY_BLOCK = "*"
+SPARSE = 4  # every so many pixels of a kept feature, in both directions, are enough to judge extrapolation by
 BLOCK_NAME = re.compile(r"\*|in|mid|out|(down|up)\.\d+")
 
 
@@ -57,7 +58,7 @@ class Rehash:
 
     full_steps: indices of the steps that compute everything, the first one 0 among them; kept sorted. Steps after
         the last one of them are computed in full too.
-    cut: what is kept: "deepcache", "last-layer", "paper" or "prediction" (execution/cuts.py says where they are), or
+    cut: what is kept: "deepcache", "last-layer", "paper" or "prediction" (families/layers/cache_points.py says where they are), or
         any value of the program by its own name ("up.3.attention.0.0.temporal").
     extrapolation: 0 reuses the feature as it is; above 0, up to 1, it is moved on by that share of its change
         between the last two full steps, in proportion to the noise level. It keeps two features, and is left off

@@ -17,11 +17,12 @@ import torch
 from diffusers import UNetMotionModel
 
 from streamline import Plan
-from streamline.execution.apply import run_network
-from streamline.execution.mapped import keep_on_disk
-from streamline.execution.networks import family_of
-from streamline.execution.streaming import Streamed, weights_of
+from streamline.families.networks import family_of
+from streamline.families.running import run_network
 from streamline.hardware.process_memory import give_back
+from streamline.program.weights import weights_of
+from streamline.weights.mapped import keep_on_disk
+from streamline.weights.streaming import Streamed
 
 MIB = 2**20
 PAGEOUT = 21  # of madvise(2): write these pages back and let go of them

@@ -14,14 +14,14 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from streamline import Job, ModelError, Plan, run
-from streamline.benchmarks import gpu, measuring, pictures, readme, results, scoring, tables
-from streamline.benchmarks.cases import plain_cases, world_cases
-from streamline.benchmarks.field_scores import ClipScore
-from streamline.benchmarks.memory import peak_in_fresh_process
-from streamline.benchmarks.methods import ByHand, Closed, Naive, Original, Streamlined, identity, tuned_by_hand
 from streamline.cli import main
-from streamline.commands.bench import open_pipeline
-from streamline.families import plain
+from streamline.families.layers import plain
+from streamline.lab.benchmarks import gpu, measuring, pictures, readme, results, scoring, tables
+from streamline.lab.benchmarks.cases import plain_cases, world_cases
+from streamline.lab.benchmarks.field_scores import ClipScore
+from streamline.lab.benchmarks.memory import peak_in_fresh_process
+from streamline.lab.benchmarks.methods import ByHand, Closed, Naive, Original, Streamlined, identity, tuned_by_hand
+from streamline.lab.commands.bench import open_pipeline
 from streamline.models.catalog import BUNDLED
 
 MODELS = ("tiny-animatediff", "tiny-svd")

@@ -14,8 +14,8 @@ from networks import KINDS, random_plan
 from PIL import Image
 
 from streamline import Cancelled, Job, LiveTensors, OutOfMemory, Plan, Slicing, detect, run
-from streamline.execution.apply import run_network
-from streamline.execution.ladder import Ladder
+from streamline.applying.fallback import Ladder
+from streamline.families.running import run_network
 from streamline.hardware.cap import capped
 
 CPU = detect("cpu")

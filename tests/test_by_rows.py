@@ -9,10 +9,10 @@ from networks import KINDS, random_plan
 from test_cost import Composed
 
 from streamline import LiveTensors, Plan, Slicing
-from streamline.execution.apply import run_network
-from streamline.execution.moments import Moments, measure
-from streamline.execution.program import Axis
-from streamline.execution.rows import Rows
+from streamline.families.running import run_network
+from streamline.program.moments import Moments, measure
+from streamline.program.rows import Rows
+from streamline.program.stages import Axis
 
 
 def sparing(seed: int) -> Plan:

@@ -11,9 +11,8 @@ from PIL import Image
 
 from streamline import InputError, Job, Plan, Rehash, load
 from streamline.cli import main
-from streamline.rehash.calibrating import calibrate
-from streamline.rehash.library import calibration_of
-from streamline.rehash.measuring import (
+from streamline.lab.reuse.calibrating import calibrate
+from streamline.lab.reuse.measuring import (
     OLDEST,
     Effects,
     Reuse,
@@ -25,7 +24,8 @@ from streamline.rehash.measuring import (
     relative_error,
     similarity_map,
 )
-from streamline.rehash.search import best_paths, join
+from streamline.lab.reuse.search import best_paths, join
+from streamline.planning.calibrations import calibration_of
 
 STEPS = 5
 

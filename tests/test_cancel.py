@@ -11,8 +11,8 @@ import untrained
 from PIL import Image
 
 from streamline import Cancelled, Job, Plan, Rehash, Slicing, Step, StreamlineError, run, run_naive
-from streamline.execution.cuts import find_cut
-from streamline.execution.networks import family_of
+from streamline.families.layers.cache_points import find_cut
+from streamline.families.networks import family_of
 
 PIPELINES = {"animatediff": untrained.animatediff, "svd": untrained.svd}
 PLANS = {

@@ -10,7 +10,7 @@ from torch import nn
 
 from streamline import DeviceError, LiveTensors, OutOfMemory, Plan, detect
 from streamline.errors import is_out_of_memory, telling_out_of_memory
-from streamline.execution.apply import run_network
+from streamline.families.running import run_network
 from streamline.hardware.cap import capped
 from streamline.hardware.cards import emulate
 

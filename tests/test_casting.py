@@ -13,8 +13,8 @@ from streamline import Job, Plan
 from streamline.cost.pipeline_cost import PipelineCost
 from streamline.cost.predicting import Place, predict
 from streamline.cost.subject import Subject
-from streamline.execution.casting import FLOAT8, cast_layers, keep_in, storage_of
 from streamline.hardware.rates import Rates
+from streamline.program.casting import FLOAT8, cast_layers, keep_in, storage_of
 
 TOLERANCE = 1e-5
 PLACE = Place(streamline.detect("cpu"), Rates({"float32": 1e11}, 1e10, 1e-5, "published"))

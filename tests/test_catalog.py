@@ -10,9 +10,9 @@ from diffusers import AnimateDiffPipeline, DDIMScheduler, StableVideoDiffusionPi
 from safetensors.torch import load_file
 
 from streamline import MODELS, InputError, ModelError, load
-from streamline.execution.residency import bring
 from streamline.models import catalog
 from streamline.models.catalog import BUNDLED, _variant, model_of
+from streamline.weights.residency import bring
 
 
 @pytest.fixture(scope="module")

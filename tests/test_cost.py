@@ -11,16 +11,17 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
 from streamline import Job, LiveTensors, Plan, Rehash, Slicing, load, predict, run, trace
+from streamline.applying.reuse import Memory
 from streamline.cost.measuring import Probe
 from streamline.cost.network_cost import NetworkCost, compose, compose_apart
 from streamline.cost.pipeline_cost import PipelineCost
 from streamline.cost.subject import Subject
 from streamline.cost.table import Table
-from streamline.execution.apply import run_network
-from streamline.execution.cuts import find_cut
-from streamline.execution.networks import family_of
-from streamline.execution.rehash import Memory
-from streamline.execution.streaming import Streamed, other_weights
+from streamline.families.layers.cache_points import find_cut
+from streamline.families.networks import family_of
+from streamline.families.running import run_network
+from streamline.program.weights import other_weights
+from streamline.weights.streaming import Streamed
 
 CASES = [
     (kind, seed)

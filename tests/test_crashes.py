@@ -9,8 +9,9 @@ from PIL import Image, ImageChops
 
 import streamline
 import ui.gallery
-from streamline import cache, drafts
-from streamline.drafts import appearing
+from streamline import cache
+from streamline import files as drafts
+from streamline.files import appearing
 from streamline.output import receipt, receipt_files, video
 from ui.gallery import Gallery
 from ui.models import Source

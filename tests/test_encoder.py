@@ -10,9 +10,10 @@ from networks import image_autoencoder, random_plan
 from PIL import Image
 
 from streamline import Job, LiveTensors, Plan, Slicing, apply, run
-from streamline.execution.apply import run_network
-from streamline.execution.networks import family_of
-from streamline.execution.streaming import Streamed, weights_of
+from streamline.families.networks import family_of
+from streamline.families.running import run_network
+from streamline.program.weights import weights_of
+from streamline.weights.streaming import Streamed
 
 
 def encoder_of(seed):

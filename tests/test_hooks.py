@@ -11,7 +11,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 import streamline
 from streamline import Plan, Slicing, UnsupportedError
-from streamline.execution.apply import run_network
+from streamline.families.running import run_network
 
 
 def run(case, plan):

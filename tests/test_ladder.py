@@ -14,10 +14,10 @@ from faults import Faults
 from PIL import Image
 
 from streamline import Finished, Job, OutOfMemory, Plan, Rehash, Slicing, Step, Tightened, apply, run
+from streamline.applying.fallback import FINEST, Ladder, tighten
+from streamline.applying.reuse import find_cut
 from streamline.errors import InputError
-from streamline.execution.ladder import FINEST, Ladder, tighten
-from streamline.execution.networks import family_of
-from streamline.execution.rehash import find_cut
+from streamline.families.networks import family_of
 from streamline.output.metrics import largest_difference
 
 STEPS = 3

@@ -21,12 +21,13 @@ from torch import nn
 
 import streamline
 from streamline import Plan, load
-from streamline.drafts import clear_drafts
-from streamline.execution import mapped, streaming
-from streamline.execution.apply import run_network
-from streamline.execution.casting import FLOAT8, cast_layers, keep_in
-from streamline.execution.mapped import is_mapped, keep_on_disk
-from streamline.execution.streaming import LEAST_FREE, Streamed, weights_of, weights_streamed
+from streamline.families.running import run_network
+from streamline.files import clear_drafts
+from streamline.program.casting import FLOAT8, cast_layers, keep_in
+from streamline.program.weights import weights_of
+from streamline.weights import mapped, streaming
+from streamline.weights.mapped import is_mapped, keep_on_disk
+from streamline.weights.streaming import LEAST_FREE, Streamed, weights_streamed
 
 ROOT = Path(__file__).parents[1]
 STREAMED = Plan(residency="streamed")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from streamline.execution.moments import measure
-from streamline.families.layers import to_rows, to_video
+from streamline.families.layers.blocks import to_rows, to_video
+from streamline.program.moments import measure
 
 
 @pytest.mark.parametrize("affine", [True, False])

@@ -7,7 +7,7 @@ import untrained
 from PIL import Image, ImageChops
 
 from streamline import InputError, Job, run, run_naive
-from streamline.naive import ANIMATEDIFF_CLIP, SVD_CLIP
+from streamline.running.naive import ANIMATEDIFF_CLIP, SVD_CLIP
 
 
 @pytest.fixture(scope="module")

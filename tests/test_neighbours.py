@@ -14,7 +14,7 @@ import untrained
 from streamline import Device, Disturbed, Job, Plan, Receipt, Rehash, Step, detect, predict, run
 from streamline.commands.report import Progress
 from streamline.hardware.neighbours import Moment, cause_of_slowness, look, shortage
-from streamline.watching import NOTABLE_SECONDS, Watch
+from streamline.running.watching import NOTABLE_SECONDS, Watch
 from ui.work import _Reporter
 
 GIB, MIB = 2**30, 2**20

@@ -4,11 +4,11 @@ import pytest
 import torch
 from networks import KINDS, random_plan
 
-from streamline.execution.apply import run_network
-from streamline.execution.moments import measure
-from streamline.execution.networks import family_of
-from streamline.execution.program import Axis
-from streamline.execution.slicing import extent, unslice, whole
+from streamline.families.networks import family_of
+from streamline.families.running import run_network
+from streamline.program.moments import measure
+from streamline.program.slicing import extent, unslice, whole
+from streamline.program.stages import Axis
 
 TOLERANCE = 1e-5
 CASES = [(kind, seed) for kind in KINDS for seed in range(30)]

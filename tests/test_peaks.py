@@ -10,8 +10,8 @@ from diffusers import AnimateDiffPipeline
 
 from streamline import Job, Plan, Slicing
 from streamline.cli import main
-from streamline.cost.peaks import peaks
 from streamline.hardware.process_memory import peak_bytes, reset_peak
+from streamline.lab.peaks import peaks
 
 
 def open_pipeline(folder):

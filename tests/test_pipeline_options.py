@@ -41,8 +41,8 @@ from pipelines import (
 from torch import nn
 
 import streamline
-from streamline.execution.apply import run_network
-from streamline.execution.networks import family_of
+from streamline.families.networks import family_of
+from streamline.families.running import run_network
 
 TOLERANCE = 1e-5
 

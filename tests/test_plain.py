@@ -8,9 +8,9 @@ from diffusers.models.attention import BasicTransformerBlock, FeedForward
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import nn
 
-from streamline.execution.parts import parts_of
-from streamline.families import plain
+from streamline.families.layers import plain
 from streamline.hardware.live_tensors import LiveTensors
+from streamline.program.parts import parts_of
 
 TOLERANCE = 1e-5
 

@@ -13,9 +13,10 @@ from streamline import Device, InputError, Job, Plan, PlanError, Rates, Rehash, 
 from streamline.cost.pipeline_cost import PipelineCost
 from streamline.cost.predicting import Place, predict
 from streamline.cost.subject import Subject
+from streamline.models.naming import scheduler_key
+from streamline.planning.calibrations import Calibration, Option, StepCost, find_calibration, keep
 from streamline.planning.planner import candidates, choose
-from streamline.rehash.library import Calibration, Option, StepCost, find_calibration, keep, scheduler_key
-from streamline.rehash.policies import FEW_STEPS, Adaptive, Fixed, Never, Paper, Uniform
+from streamline.planning.policies import FEW_STEPS, Adaptive, Fixed, Never, Paper, Uniform
 
 RATES = Rates(flops={"float32": 1e12}, bandwidth=1e11, launch_seconds=5e-6, source="published")
 PLACE = Place(Device("cpu", 0, "a processor", 2**36, 2**36, 0, 0, ("float32",)), RATES)
@@ -137,7 +138,7 @@ def test_models_of_few_steps_are_left_alone(costs, tmp_path):
 
 def test_torch_is_not_asked_to_wait_between_steps():
     """Extrapolation and its check stay on the device: on meta tensors any look at a value would fail."""
-    from streamline.execution.rehash import Kept, _is_better, _weight
+    from streamline.applying.reuse import Kept, _is_better, _weight
 
     with torch.device("meta"):
         kept = [Kept.of([torch.empty(2, 3, 8, 8)], torch.empty(()), judged=True) for _ in range(3)]

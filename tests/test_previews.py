@@ -10,8 +10,8 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from streamline import InputError, Job, Plan, Rehash, Step, load, preview, run
-from streamline.execution.cuts import find_cut
-from streamline.execution.networks import family_of
+from streamline.families.layers.cache_points import find_cut
+from streamline.families.networks import family_of
 from streamline.models.previews import PUBLISHED, WIDTHS, _linear, _pictures, fit
 
 EXAMPLE = Path(__file__).parents[1] / "assets" / "examples" / "star.png"

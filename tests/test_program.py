@@ -7,12 +7,13 @@ import torch
 from networks import KINDS, random_plan
 
 from streamline import LiveTensors
-from streamline.execution.apply import run_network
-from streamline.execution.executor import Executor, group_stages
-from streamline.execution.networks import family_of
-from streamline.execution.program import Builder
-from streamline.execution.slicing import bounds
+from streamline.families.networks import family_of
+from streamline.families.running import run_network
 from streamline.plan import Plan, Slicing, slicing_for
+from streamline.program.executor import Executor
+from streamline.program.groups import group_stages
+from streamline.program.slicing import bounds
+from streamline.program.stages import Builder
 
 
 def test_a_value_must_be_written_before_it_is_read():

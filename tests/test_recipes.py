@@ -10,8 +10,8 @@ import torch
 from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
 from torch import nn
 
-from streamline.recipes import animatediff, judge, loop, model_card, reading, reuse, sampling, svd, text, world
-from streamline.recipes.loop import Training
+from streamline.lab.recipes import animatediff, judge, loop, model_card, reading, reuse, sampling, svd, text, world
+from streamline.lab.recipes.loop import Training
 
 MODELS = Path(__file__).parents[1] / "assets" / "models"
 TINY = {

@@ -14,7 +14,7 @@ from torch import nn
 
 import streamline
 from streamline import UnsupportedError
-from streamline.execution.networks import family_of
+from streamline.families.networks import family_of
 
 
 class CrossFrameProcessor(AttnProcessor2_0):

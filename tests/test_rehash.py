@@ -21,14 +21,14 @@ from streamline import (
     predict,
     run,
 )
-from streamline.execution.conditions import Conditions
-from streamline.execution.cuts import CUTS, find_cut
-from streamline.execution.executor import Call
-from streamline.execution.networks import family_of
-from streamline.execution.program import Axis, Program, Stage
-from streamline.execution.rehash import Memory
+from streamline.applying.reuse import Memory
+from streamline.families.layers.cache_points import CUTS, find_cut
+from streamline.families.networks import family_of
 from streamline.job import call_arguments
 from streamline.output.metrics import largest_difference
+from streamline.program.conditions import Conditions
+from streamline.program.executor import Call
+from streamline.program.stages import Axis, Program, Stage
 from streamline.sampler import takes_sigmas
 
 STEPS = 5

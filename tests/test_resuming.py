@@ -17,8 +17,8 @@ from diffusers import (
 from PIL import Image
 
 from streamline import Job, OutOfMemory, Plan, Rehash, Step, run
-from streamline.execution.cuts import find_cut
-from streamline.execution.networks import family_of
+from streamline.families.layers.cache_points import find_cut
+from streamline.families.networks import family_of
 from streamline.output.metrics import largest_difference
 
 SCHEDULERS = (

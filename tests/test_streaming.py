@@ -16,11 +16,12 @@ from torch.utils._pytree import tree_leaves
 
 from streamline import Cancelled, Job, OutOfMemory, Plan, Rehash, apply, load, predict, run
 from streamline.commands.plan import WEIGHTS
-from streamline.execution.apply import run_network
-from streamline.execution.cuts import find_cut
-from streamline.execution.networks import family_of
-from streamline.execution.streaming import Streamed, weights_of
+from streamline.families.layers.cache_points import find_cut
+from streamline.families.networks import family_of
+from streamline.families.running import run_network
 from streamline.planning.planner import RESIDENCIES
+from streamline.program.weights import weights_of
+from streamline.weights.streaming import Streamed
 from ui.models import Source
 from ui.orders import Settings
 from ui.panels import sentence

@@ -11,7 +11,7 @@ from torch import nn
 
 import streamline
 from streamline import LiveTensors, Plan
-from streamline.execution.apply import run_network
+from streamline.families.running import run_network
 
 PLANS = Path(__file__).parent.parent / "assets" / "plans"
 GIB = 2**30

@@ -3,23 +3,3 @@
 A command is run with the options it was given and returns what to print on stdout, with the exit status where that
 is not 0.
 """
-
-from . import (
-    bench,
-    budgets,
-    calibrate,
-    compare,
-    devices,
-    doctor,
-    frontier,
-    generate,
-    models,
-    peaks,
-    plan,
-    timing,
-    trace,
-)
-
-COMMANDS = (generate, compare, plan, frontier, budgets, models, trace, devices, calibrate, timing, peaks, bench, doctor)
-
-__all__ = ["COMMANDS"]

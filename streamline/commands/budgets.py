@@ -6,11 +6,12 @@ import argparse
 import json
 from dataclasses import replace
 
-from ..errors import BudgetError, InputError
+from ..errors import InputError
 from ..hardware.cards import emulate
 from ..job import Job
-from ..planning.planner import QUALITIES, Candidate, format_up
+from ..planning.planner import QUALITIES, format_up
 from ..planning.tuning import plan_with_prediction
+from ..prediction import BudgetError, Candidate
 from ..sizes import format_bytes, parse_bytes
 from .job_options import size_of
 from .report import table

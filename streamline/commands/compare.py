@@ -6,12 +6,12 @@ import argparse
 import json
 
 from ..errors import InputError
-from ..naive import run_naive
 from ..output.comparison_report import report_html
 from ..output.metrics import largest_difference
 from ..output.receipt import Fidelity, Receipt
 from ..output.video import check_path, comparison_sheet, save_picture, save_text
-from ..runner import run
+from ..running.naive import run_naive
+from ..running.run import run
 from .job_options import add_job_options, prepare
 from .plan_options import add_plan_options, plan_of, tuned
 from .report import Progress, took, versions

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..naive import run_naive
 from ..output.receipt import Receipt
 from ..output.video import VIDEOS, check_path, export
 from ..planning.tuning import predict
-from ..runner import run
+from ..running.naive import run_naive
+from ..running.run import run
 from .job_options import add_job_options, prepare
 from .plan_options import add_plan_options, plan_of, tuned
 from .receipt_options import add_receipt_option, restore, tell_other_image, tell_other_model

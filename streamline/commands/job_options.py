@@ -12,9 +12,9 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from ..errors import InputError
-from ..execution.casting import FLOAT8, FLOAT8_NAME
 from ..job import Job
 from ..models.catalog import load
+from ..program.casting import FLOAT8, FLOAT8_NAME
 
 DEFAULT_MODEL = "tiny-animatediff"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, FLOAT8_NAME: FLOAT8}

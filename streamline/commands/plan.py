@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..cost.prediction import Prediction
-from ..errors import BudgetError
 from ..plan import Plan
 from ..planning.tuning import plan_with_prediction
+from ..prediction import BudgetError, Prediction
 from ..sizes import format_bytes, parse_bytes
 from .report import table
 from .situation_options import add_situation_options, situation_of

@@ -9,10 +9,10 @@ from dataclasses import replace
 from PIL import Image
 
 from ..errors import InputError
-from ..execution.casting import FLOAT8_NAME
 from ..hardware.detection import detect
 from ..output.receipt import Receipt, digest
 from ..output.receipt_files import read_receipt
+from ..program.casting import FLOAT8_NAME
 
 
 def add_receipt_option(parser: argparse.ArgumentParser) -> None:

@@ -9,10 +9,10 @@ from importlib.metadata import version
 
 from tqdm import tqdm
 
-from ..execution.ladder import Tightened
-from ..runner import Decoding, Event, Finished, Result, Started, Step
+from ..applying.fallback import Tightened
+from ..running.run import Decoding, Event, Finished, Result, Started, Step
+from ..running.watching import Disturbed
 from ..sizes import format_bytes
-from ..watching import Disturbed
 
 
 class Progress:

@@ -8,9 +8,9 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
+from ..families import published
 from ..hardware.cards import emulate
 from ..job import ANIMATEDIFF_FRAMES, SVD_SIZE, Job
-from ..models import published
 from ..models.catalog import load
 from ..planning.planner import QUALITIES
 from ..planning.tuning import Where

@@ -7,8 +7,8 @@ import json
 
 from ..cost import tracing
 from ..cost.tracing import Trace
+from ..families import published
 from ..job import ANIMATEDIFF_FRAMES, Job
-from ..models import published
 from .job_options import size_of
 from .plan_options import add_plan_options, plan_of
 

@@ -14,12 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from ..execution.conditions import Conditions
-from ..execution.moments import AppliedNorm, Moments, measure
-from ..execution.networks import family_of
-from ..execution.program import Axis
-from ..execution.slicing import cut, unslice, whole
+from ..families.networks import family_of
 from ..hardware.live_tensors import LiveTensors
+from ..program.conditions import Conditions
+from ..program.moments import AppliedNorm, Moments, measure
+from ..program.slicing import cut, unslice, whole
+from ..program.stages import Axis
 
 T = TypeVar("T")
 

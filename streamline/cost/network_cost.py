@@ -1,6 +1,6 @@
 """The memory and work of a network under any slicing, composed from what its stages take.
 
-This follows the executor (executor.py) name by name: what lives at the same time adds up, the peak of a program
+This follows the executor (program/executor.py) name by name: what lives at the same time adds up, the peak of a program
 is the highest of its groups, its work is the sum over them. Nothing is run, so a plan is judged in milliseconds.
 """
 
@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..execution.executor import Group, group_stages
-from ..execution.program import Axis
-from ..execution.slicing import bounds
 from ..plan import BlockSlicing
+from ..program.groups import Group, group_stages
+from ..program.slicing import bounds
+from ..program.stages import Axis
 from .measuring import INSIDE, NATURAL, PACKED, Sample, Value, Work
 from .rows_cost import State, run_by_rows
 from .table import Table
@@ -89,7 +89,7 @@ def compose(
     """One call with all samples of the batch together.
 
     keep: a value that outlives the call, which reads it last. given: a value bound from outside and not counted,
-    as on a step that reuses it. streamed: weights come group by group (execution/streaming.py).
+    as on a step that reuses it. streamed: weights come group by group (weights/streaming.py).
     """
     program = table.program.bind([given]) if given else table.program
     held = Held.of_inputs(table, program.inputs, frozenset((program.output, keep)))

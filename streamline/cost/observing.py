@@ -7,8 +7,8 @@ import statistics
 import torch
 from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
 
-from ..execution.cuts import find_cut
-from ..families.plain import is_touched
+from ..families.layers.cache_points import find_cut
+from ..families.layers.plain import is_touched
 from ..hardware.detection import detect
 from ..hardware.rates import rates_of
 from ..job import Job
@@ -49,7 +49,7 @@ def keep_observation(
     prediction = predict(costs, plan, place)
     tightest = max(prediction.stages, key=lambda stage: stage.peak_bytes)
     inside = peak_bytes - tightest.weights_bytes
-    # Without a cap tensors are counted now and then on a CPU, and while it decodes (runner.py).
+    # Without a cap tensors are counted now and then on a CPU, and while it decodes (running/run.py).
     is_even = is_capped or not place.is_cpu
     observations = observations_of(costs, place, plan, step_seconds, decode_seconds if is_even else None)
     memory = inside / (tightest.activation_bytes + tightest.kept_bytes)

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..cache import cache_folder, digest_of_code, read_json, write_json
-from ..execution.apply import run_network
-from ..execution.casting import keep_in
-from ..execution.networks import family_of
-from ..execution.streaming import other_weights, weights_of
+from ..families.networks import family_of
+from ..families.running import run_network
 from ..job import Job
 from ..plan import BlockSlicing
+from ..program.casting import keep_in
+from ..program.weights import other_weights, weights_of
 from .measuring import Probe, Sample, Work, metered
 from .network_cost import NetworkCost, compose, compose_apart
 from .subject import Subject
@@ -39,7 +39,7 @@ FLOAT32 = 4
 ANIMATEDIFF_CHUNK = 16  # frames that its pipeline decodes at a time
 VERSIONS = ("torch", "diffusers", "transformers")
 # What a sample depends on beside the network: the code that runs it and the code that measures it.
-CODE = ("execution", "families", "cost", "hardware")
+CODE = ("program", "families", "cost", "hardware")
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..execution.cuts import find_cut
-from ..execution.rehash import SPARSE
+from ..families.layers.cache_points import find_cut
 from ..hardware.device import Device
 from ..hardware.rates import Rates
-from ..plan import BlockSlicing, Plan, Rehash
+from ..plan import SPARSE, BlockSlicing, Plan, Rehash
+from ..prediction import Prediction, StagePrediction
 from .experience import NO_CORRECTION, Correction
 from .measuring import Sample, Value, Work
 from .network_cost import NetworkCost
 from .pipeline_cost import PipelineCost, export_work
-from .prediction import Prediction, StagePrediction
 
 MIB = 2**20
 LIBRARY_BYTES = 32 * MIB  # cuBLAS and cuDNN keep this on a GPU once they have run
@@ -108,7 +107,7 @@ def resident_bytes(costs: PipelineCost, residency: str, place: Place) -> dict[st
 
 
 def called_whole(costs: PipelineCost) -> dict[str, int]:
-    """Bytes of the networks that come and go as a whole where weights are streamed (execution/streaming.py)."""
+    """Bytes of the networks that come and go as a whole where weights are streamed (weights/streaming.py)."""
     weights = costs.weights
     if costs.subject.kind == "svd":
         widened = 2 if costs.subject.upcasts else 1  # it is in float32 then

@@ -1,4 +1,4 @@
-"""What a group takes whose values are kept row by row (execution/by_rows.py), followed slice by slice."""
+"""What a group takes whose values are kept row by row (program/by_rows.py), followed slice by slice."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..execution.executor import Group
-from ..execution.program import Axis
-from ..execution.slicing import bounds
+from ..program.groups import Group
+from ..program.slicing import bounds
+from ..program.stages import Axis
 from .measuring import Sample, Value, Work
 
 if TYPE_CHECKING:

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from ..execution.program import Axis, Stage
 from ..job import Job
+from ..program.stages import Axis, Stage
 from .measuring import Sample, Value, Work
 from .pipeline_cost import PipelineCost
 from .table import Table
 
 
 class ScaledTable:
-    """A network at another size, to be composed like a Table (cost_table.py)."""
+    """A network at another size, to be composed like a Table (table.py)."""
 
     def __init__(self, table: Table, frames: int, height: float, width: float) -> None:
         """frames: of one call. height, width: as shares of what they are in the table."""

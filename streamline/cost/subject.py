@@ -12,10 +12,10 @@ from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusi
 from torch import nn
 
 from ..errors import UnsupportedError
-from ..execution.casting import storage_of
-from ..families.motion import CLIP_TOKENS
-from ..models import published
-from ..rehash.library import name_of, scheduler_key
+from ..families import published
+from ..families.animatediff.unet import CLIP_TOKENS
+from ..models.naming import name_of, scheduler_key
+from ..program.casting import storage_of
 
 Kind = Literal["svd", "animatediff"]
 
@@ -25,7 +25,7 @@ class Subject:
     """A pipeline as far as its cost goes.
 
     kind: which pipeline calls the networks. dtype: what they compute in, and of their weights.
-    storage: what most of the UNet's weights are kept in, where that is not dtype (execution/casting.py).
+    storage: what most of the UNet's weights are kept in, where that is not dtype (program/casting.py).
     configs: of the networks by part, as in `published`. tokens: that a prompt is padded to.
     known_as: the names of model and scheduler that a calibration goes by; None for models that are not loaded.
     """

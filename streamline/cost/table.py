@@ -3,7 +3,7 @@
 A stage's cost depends on its code, on the shapes of the modules it calls, and on the shapes and memory layouts
 of what it reads. Stages alike in all of these are measured once; slice sizes in between are read off the line
 through two measured ones, since every stage treats the elements of its axis alike. All of it is plain numbers,
-so it can be kept on disk and composed (cost.py) without building a network again.
+so it can be kept on disk and composed (network_cost.py) without building a network again.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from functools import cached_property
 
 from torch import nn
 
-from ..execution.casting import HOOK, cast_layers, size_of
-from ..execution.program import Axis, Program, Stage
-from ..execution.streaming import stage_weights
+from ..program.casting import HOOK, cast_layers, size_of
+from ..program.stages import Axis, Program, Stage
+from ..program.weights import stage_weights
 from .measuring import INSIDE, NATURAL, PACKED, Probe, Sample, Value, Work
 
 

@@ -10,10 +10,10 @@ from diffusers import DiffusionPipeline
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..execution.apply import run_network
-from ..execution.networks import family_of
+from ..families import published
+from ..families.networks import family_of
+from ..families.running import run_network
 from ..hardware.live_tensors import LiveTensors
-from ..models import published
 from ..plan import BlockSlicing, Plan
 from .subject import Subject
 

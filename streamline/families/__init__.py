@@ -1,1 +1,1 @@
-"""One file per kind of network: how it becomes a program, and how its own call signature feeds that program."""
+"""Model families, a folder each: how their networks become programs, and what their pipelines do around them."""

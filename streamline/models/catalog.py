@@ -25,10 +25,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ..errors import InputError, ModelError
-from ..execution.apply import PIPELINES
-from ..execution.casting import FLOAT8, keep_in
-from ..execution.residency import bring, is_hooked
+from ..families.networks import PIPELINES
 from ..hardware.detection import detect
+from ..program.casting import FLOAT8, keep_in
+from ..weights.residency import bring, is_hooked
 from .weights import check_weights, has_weights
 
 Task = Literal["text-to-video", "image-to-video"]

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from ..cost.network_cost import NetworkCost
 from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place
-from ..drafts import appearing
+from ..files import appearing
 from ..plan import Plan
-from ..planning.planner import Candidate
+from ..prediction import Candidate
 
 GIB = 2**30
 UNSLICED, SLICED = "tab:gray", "tab:blue"

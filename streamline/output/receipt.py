@@ -23,16 +23,16 @@ from typing import Any, Literal, get_args
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from ..cost.prediction import Prediction
 from ..errors import InputError, StreamlineError, quoted
-from ..execution.casting import FLOAT8_NAME, storage_of
 from ..hardware.detection import detect
 from ..job import Job, fit_to
 from ..models.catalog import MODELS, model_of
 from ..models.fingerprint import fingerprint
 from ..plan import Plan
 from ..planning.speeding import QUALITIES, Quality
-from ..runner import Result
+from ..prediction import Prediction
+from ..program.casting import FLOAT8_NAME, storage_of
+from ..running.run import Result
 from .metrics import WINDOW, largest_difference, psnr, ssim
 
 FORMAT = 1

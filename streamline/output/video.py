@@ -12,8 +12,8 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..drafts import appearing
 from ..errors import InputError
+from ..files import appearing
 from .receipt import Receipt
 from .receipt_files import RECEIPT, embed
 

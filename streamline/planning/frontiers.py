@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 
 from ..cost.network_cost import NetworkCost
-from ..execution.program import Axis
 from ..plan import BlockSlicing, Keep, Slicing
+from ..program.stages import Axis
 
 # Numbers of slices that are tried: closer together where they matter more.
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 25, 32, 48, 64)

@@ -8,30 +8,22 @@ larger budget, which only adds to what fits, is never slower.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import get_args
 
 from ..cost.network_cost import NetworkCost
 from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place, predict, resident_bytes
-from ..cost.prediction import Prediction
-from ..errors import BudgetError, InputError, quoted
+from ..errors import InputError, quoted
 from ..plan import BlockSlicing, Plan, Residency, Slicing
+from ..prediction import BudgetError, Candidate
 from ..sizes import format_bytes
 from .frontiers import COUNTS, Choice, frontier, pareto
 from .speeding import QUALITIES, Quality, Speed, speed_for
 
 RESIDENCIES: tuple[Residency, ...] = get_args(Residency)
 CLOSE_ENOUGH = 0.005  # a plan this much slower than the fastest is taken if it is smaller: models err by more
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A plan and what it takes."""
-
-    plan: Plan
-    prediction: Prediction
 
 
 def candidates(costs: PipelineCost, place: Place, quality: Quality) -> tuple[Candidate, ...]:

@@ -13,9 +13,9 @@ from typing import Literal, get_args
 from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place, predict
 from ..plan import Plan, Rehash
-from ..rehash.library import Calibration, Option, find_calibration
-from ..rehash.policies import DEFAULT_CUT, FEW_STEPS, Uniform
 from ..sampler import Sampler
+from .calibrations import Calibration, Option, find_calibration
+from .policies import DEFAULT_CUT, FEW_STEPS, Uniform
 
 Quality = Literal["exact", "balanced", "fast"]
 QUALITIES: tuple[Quality, ...] = get_args(Quality)

@@ -19,20 +19,19 @@ from ..cost.experience import Experience, model_key, subject_key
 from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place
 from ..cost.predicting import predict as predict_plan
-from ..cost.prediction import Prediction
 from ..cost.scaling import ScaledCost
 from ..cost.subject import Subject
-from ..errors import BudgetError
-from ..execution.casting import FLOAT8
+from ..families import published
 from ..hardware.detection import default_budget, detect
 from ..hardware.device import Device
 from ..hardware.rates import Rates, rates_of
 from ..job import Job
-from ..models import published
 from ..models.catalog import computed_in, load
 from ..plan import Plan
+from ..prediction import BudgetError, Candidate, Prediction
+from ..program.casting import FLOAT8
 from ..sizes import parse_bytes
-from .planner import Candidate, Quality, candidates, choose, format_up, readapted
+from .planner import Quality, candidates, choose, format_up, readapted
 
 Where = str | torch.device | tuple[Device, Rates] | None
 SMALLEST_SIDE = 64  # pixels; latents of 8 are halved three times

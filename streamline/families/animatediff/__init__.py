@@ -1,0 +1,1 @@
+"""AnimateDiff and its siblings."""

@@ -1,0 +1,125 @@
+"""Full-size models without a GPU: traced memory and predicted time for a named card, the paper's figures beside them.
+
+The activations of what diffusers does itself are traced on the untouched networks. All that is around them (weights,
+the pipeline's own tensors, workspace, the runtime's context), and all seconds, are predicted as for a plan. Nothing
+here is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from diffusers import UNetSpatioTemporalConditionModel
+from torch import nn
+from tqdm import tqdm
+
+from ...cost.pipeline_cost import PipelineCost
+from ...cost.predicting import Place, predict
+from ...cost.tracing import Trace, trace
+from ...hardware.cards import emulate
+from ...job import Job
+from ...plan import Plan
+from ...planning.planner import QUALITIES
+from ...planning.tuning import frontier, plan_with_prediction, situation
+from ...prediction import BudgetError
+from ...running.naive import ANIMATEDIFF_CLIP, SVD_CLIP
+from . import paper, results
+from .methods import FRAMES_AT_ONCE
+
+BUDGET = "12GiB"  # a common card
+TABLE = "modelled"
+
+
+def model_all(path: Path, card: str = paper.CARD) -> dict:
+    """Model every published model at the paper's sizes and write the result, anew after every one; returns it."""
+    device, _ = emulate(card)
+    result = {
+        "table": TABLE,
+        **results.about("cpu"),
+        "modelled_device": {"name": device.name, "total_bytes": device.total_bytes},
+        "budget": BUDGET,
+        "num_inference_steps": 25,
+        "rows": [],
+    }
+    todo = [(model, size) for model in paper.FRAMES for size in range(len(paper.SIZES))]
+    for model, size in tqdm(todo, desc="modelled", unit="model"):
+        result["rows"] += _rows(model, size, card)
+        results.save(path, result)
+    return result
+
+
+def _rows(model: str, size: int, card: str) -> Iterator[dict]:
+    height, width = paper.SIZES[size]
+    job = Job(height=height, width=width, num_frames=paper.FRAMES[model])
+    where = emulate(card)
+
+    def row(method: str, peak: int, seconds: float, *, papers: str | None = None, plan: Plan | None = None) -> dict:
+        reported = paper.TABLE_1.get((model, papers)) if papers else None
+        return {
+            "model": model,
+            "job": {"height": height, "width": width, "num_frames": job.num_frames},
+            "name": method,
+            "peak_bytes": peak,
+            "seconds": seconds,
+            "plan": None if plan is None else plan.to_dict(),
+            "paper": reported and {"gigabytes": reported.gigabytes[size], "seconds": reported.seconds[size]},
+        }
+
+    yield row("original", *_as_it_is(model, job, card), papers="original")
+    yield row("original, tuned by hand", *_by_hand(model, job, card))
+    clip = SVD_CLIP if model.startswith("svd") else ANIMATEDIFF_CLIP
+    peak, seconds = _as_it_is(model, replace(job, num_frames=clip), card)
+    yield row("naive slicing", peak, seconds * -(-job.num_frames // clip), papers="naive slicing")
+    for quality in QUALITIES:
+        try:
+            found = plan_with_prediction(model, job, BUDGET, quality, where)
+        except BudgetError as error:
+            found = error.smallest
+        # The paper's own method computes 13 of 25 steps in full, as "balanced" does.
+        papers = "streamlined" if quality == "balanced" else None
+        name = f"streamlined, {quality}, {BUDGET}"
+        yield row(name, found.prediction.peak_bytes, found.prediction.seconds, papers=papers, plan=found.plan)
+    least = frontier(model, job, "exact", where)[-1]
+    yield row("streamlined, exact, the least", least.prediction.peak_bytes, least.prediction.seconds, plan=least.plan)
+
+
+def _as_it_is(model: str, job: Job, card: str) -> tuple[int, float]:
+    """Peak and seconds of the untouched pipeline."""
+    traces = trace(model, height=job.height, width=job.width, num_frames=job.num_frames)
+    return _with_traces(model, job, card, Plan(), traces["denoiser"], traces["decoder"])
+
+
+def _by_hand(model: str, job: Job, card: str) -> tuple[int, float]:
+    """Peak and seconds with diffusers' own switches (methods.ByHand)."""
+    size = {"height": job.height, "width": job.width}
+    denoiser = trace(model, **size, num_frames=job.num_frames, prepare=_chunk)["denoiser"]
+    at_once = FRAMES_AT_ONCE if model.startswith("svd") else 1
+    decoder = trace(model, **size, num_frames=at_once)["decoder"]
+    return _with_traces(model, job, card, Plan(residency="stages"), denoiser, decoder)
+
+
+def _chunk(network: nn.Module) -> None:
+    if isinstance(network, UNetSpatioTemporalConditionModel):
+        network.enable_forward_chunking()
+
+
+def _with_traces(model: str, job: Job, card: str, plan: Plan, denoiser: Trace, decoder: Trace) -> tuple[int, float]:
+    costs, place = situation(model, job, emulate(card))
+    try:
+        return peak_with_traces(costs, place, plan, denoiser, decoder)
+    finally:
+        costs.save()
+
+
+def peak_with_traces(
+    costs: PipelineCost, place: Place, plan: Plan, denoiser: Trace, decoder: Trace
+) -> tuple[int, float]:
+    """Peak and seconds of an unsliced plan, with the activations that were traced in place of the program's."""
+    prediction = predict(costs, plan, place)
+    more = {
+        "denoise": denoiser.peak_bytes - costs.denoise(plan.denoiser, plan.guidance).peak_bytes,
+        "decode": decoder.peak_bytes - costs.decode(plan.decoder).peak_bytes,
+    }
+    return max(stage.peak_bytes + more.get(stage.name, 0) for stage in prediction.stages), prediction.seconds

@@ -1,0 +1,1 @@
+"""The maintainer's commands of the command line; as in streamline/commands."""

@@ -1,0 +1,1 @@
+"""Calibration: which steps of a model may reuse what, measured."""

@@ -1,0 +1,83 @@
+"""Operator Grouping (paper section 3.3): consecutive stages that one slice is carried through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from ..plan import BlockSlicing, Keep, Slicing, slicing_for
+from .stages import Axis, Program, Stage
+
+
+@dataclass(frozen=True)
+class Group:
+    """Consecutive stages of one axis that every slice is carried through.
+
+    slices: how many, the most that any stage's block asks for.
+    reads: values from outside the group. dead: those of them that nobody reads afterwards.
+    writes: values of the group that are read afterwards; its other values live within one slice.
+    keep: how they are kept, the most sparing way that any stage's block asks for.
+    again: index of a stage with a second norm, whose input is computed once for its moments and once for the stage.
+    """
+
+    axis: Axis
+    stages: tuple[Stage, ...]
+    slices: int
+    reads: tuple[str, ...]
+    dead: frozenset[str]
+    writes: tuple[str, ...]
+    keep: Keep = "whole"
+    again: int | None = None
+
+
+def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
+    """Cut a program into groups: a new one starts where the axis changes, at a norm, or at a length limit."""
+    table = dict(blocks)
+    groups: list[list[int]] = []
+    for index, stage in enumerate(program.stages):
+        limit = slicing_for(table, stage.block).group
+        current = groups[-1] if groups else []
+        joins = (
+            current
+            and program.stages[current[0]].axis is stage.axis
+            and (stage.norm is None or _can_repeat(program, current, index, table))
+            and (limit is None or len(current) < limit)
+        )
+        if joins:
+            current.append(index)
+        else:
+            groups.append([index])
+    last_reads = program.last_reads()
+    return tuple(_group(program, indices, table, last_reads) for indices in groups)
+
+
+def _can_repeat(program: Program, current: list[int], index: int, table: dict[str, Slicing]) -> bool:
+    """Whether what a norm looks at can be computed twice by the group before it, having no other reader."""
+    stages = [program.stages[position] for position in (*current, index)]
+    *before, last = stages
+    return (
+        last.axis is Axis.PIXELS
+        and all(slicing_for(table, stage.block).keep != "whole" for stage in stages)
+        and all(stage.norm is None for stage in before[1:])
+        and last.reads[0] in {stage.name for stage in before}
+        and last.reads[0] not in (program.output, program.kept)
+        and sum(last.reads[0] in stage.reads for stage in program.stages) == 1
+    )
+
+
+def _group(program: Program, indices: list[int], table: dict[str, Slicing], last_reads: dict[str, int]) -> Group:
+    stages = tuple(program.stages[index] for index in indices)
+    axis = stages[0].axis
+    asked = [slicing_for(table, stage.block) for stage in stages]
+    written = {stage.name for stage in stages}
+    reads = dict.fromkeys(name for stage in stages for name in stage.reads if name not in written)
+    return Group(
+        axis=axis,
+        stages=stages,
+        slices=max(slicing.frames if axis is Axis.FRAMES else slicing.pixels for slicing in asked),
+        reads=tuple(reads),
+        dead=frozenset(name for name in reads if last_reads[name] <= indices[-1]),
+        writes=tuple(stage.name for stage in stages if last_reads.get(stage.name, -1) > indices[-1]),
+        keep=max((slicing.keep for slicing in asked), key=get_args(Keep).index),
+        again=next((at for at, stage in enumerate(stages) if at > 0 and stage.norm is not None), None),
+    )

@@ -1,1 +1,0 @@
-"""When a step may reuse what the step before computed: policies, and what they are calibrated by."""

@@ -1,0 +1,119 @@
+"""The order of the house: what may import what, read from the imports of every file."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "streamline"
+# From the lowest to the highest; a file may import what is in its own layer or in one below it.
+LAYERS = (
+    ("errors", "sizes", "files", "cache", "sampler", "plan", "prediction", "job"),
+    ("hardware", "program"),
+    ("weights", "families"),
+    ("models",),
+    ("cost",),
+    ("planning",),
+    ("applying",),
+    ("running",),
+    ("output",),
+    ("doctor", "commands"),
+    ("lab",),
+    ("cli", "__main__"),
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+
+def imports_of(path: Path, package: Path) -> set[str]:
+    """Modules of the package that a file imports, anywhere in it, as dotted names below the package."""
+    here = path.relative_to(package).with_suffix("").parts
+    here = here[:-1]  # the package that a relative import starts from
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            found |= {name.removeprefix("streamline.") for name in names if name.startswith("streamline.")}
+        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "streamline"):
+            if node.level:
+                base = [*here[: len(here) - node.level + 1], *(node.module.split(".") if node.module else ())]
+            else:
+                base = node.module.split(".")[1:]
+            for alias in node.names:
+                inner = [*base, alias.name]
+                is_module = package.joinpath(*inner).with_suffix(".py").is_file() or package.joinpath(*inner).is_dir()
+                found.add(".".join(inner if is_module else base))
+    return found - {""}
+
+
+def graph(package: Path) -> dict[str, set[str]]:
+    """Every module below the package, and what it imports; the package itself stands at the top and is left out."""
+    modules = {}
+    for path in sorted(package.rglob("*.py")):
+        name = ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__init__")
+        if name != "__init__":
+            modules[name] = imports_of(path, package)
+    return modules
+
+
+def wrong_arrows(modules: dict[str, set[str]]) -> list[str]:
+    """Imports that point upwards, and modules that have no place in the order."""
+    found = []
+    for name, targets in modules.items():
+        layer = name.split(".")[0]
+        for target in targets:
+            if RANK[target.split(".")[0]] > RANK[layer]:
+                found.append(f"{name} -> {target}")
+    return found
+
+
+def circles(modules: dict[str, set[str]]) -> list[str]:
+    """Packages of the first level, and modules, that import each other in a round."""
+    packages: dict[str, set[str]] = {}
+    for name, targets in modules.items():
+        first = name.split(".")[0]
+        packages.setdefault(first, set()).update(target.split(".")[0] for target in targets)
+    packages = {name: targets - {name} for name, targets in packages.items()}
+    return [f"{one} <-> {other}" for graph in (packages, modules) for one, other in _rounds(graph)]
+
+
+def _rounds(edges: dict[str, set[str]]) -> list[tuple[str, str]]:
+    def reached(start: str) -> set[str]:
+        seen, todo = set(), [start]
+        while todo:
+            for target in edges.get(todo.pop(), ()):
+                if target not in seen:
+                    seen.add(target)
+                    todo.append(target)
+        return seen
+
+    reach = {name: reached(name) for name in edges}
+    return [(a, b) for a in edges for b in edges if a < b and b in reach[a] and a in reach[b]]
+
+
+def test_imports_point_down():
+    assert wrong_arrows(graph(PACKAGE)) == []
+
+
+def test_nothing_imports_in_a_circle():
+    assert circles(graph(PACKAGE)) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "judge"),
+    [
+        ("plan.py", "from .planning.tuning import tune", wrong_arrows),
+        ("program/slicing.py", "from ..families import networks", wrong_arrows),
+        ("errors.py", "if TYPE_CHECKING:\n    from .prediction import Candidate", circles),
+        ("cost/table.py", "from . import scaling", circles),
+    ],
+)
+def test_a_planted_fault_is_found(tmp_path, place, line, judge):
+    """The tests above can fail: an import that points upwards, and a circle, are told."""
+    for path in PACKAGE.rglob("*.py"):
+        copy = tmp_path / path.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    planted = tmp_path / place
+    planted.write_text(f"{planted.read_text(encoding='utf-8')}\n{line}\n", encoding="utf-8")
+    assert judge(graph(tmp_path))

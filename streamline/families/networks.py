@@ -13,6 +13,7 @@ from diffusers import (
     AnimateDiffSparseControlNetPipeline,
     AnimateDiffVideoToVideoControlNetPipeline,
     AnimateDiffVideoToVideoPipeline,
+    DiffusionPipeline,
     PIAPipeline,
     StableVideoDiffusionPipeline,
     UNetMotionModel,
@@ -73,3 +74,29 @@ def family_of(network: nn.Module) -> Family:
         known = ", ".join(kind.__name__ for kind in FAMILIES)
         raise UnsupportedError(f"{type(network).__name__} cannot be streamlined; these can: {known}.")
     return FAMILIES[type(network)]
+
+
+def denoisers_of(pipe: DiffusionPipeline) -> tuple[nn.Module, ...]:
+    """Return the networks of a pipeline that are called in its denoising steps, and sliced."""
+    return (pipe.unet,)
+
+
+def autoencoder_of(pipe: DiffusionPipeline) -> nn.Module:
+    """Return the network of a pipeline that makes frames of latents."""
+    return pipe.vae
+
+
+def decoder_of(pipe: DiffusionPipeline) -> nn.Module:
+    """Return the decoder within the autoencoder, or the autoencoder itself where it has none, to be refused by name."""
+    return getattr(pipe.vae, "decoder", pipe.vae)
+
+
+def working_on(pipe: DiffusionPipeline) -> dict[str, str]:
+    """Return what each network of a pipeline does, in words that follow "memory ran out", by component name."""
+    return {
+        "unet": "in the denoiser",
+        "text_encoder": "while the text was encoded",
+        "text_encoder_2": "while the text was encoded",
+        "image_encoder": "while the picture was encoded",
+        "controlnet": "in the ControlNet",
+    }

@@ -106,7 +106,7 @@ class Streamlined:
 
 @dataclass(frozen=True)
 class Closed:
-    """This package with layers of some kinds called as black boxes: what opening them (families/layers/plain.py) is worth.
+    """This package with layers of some kinds called as black boxes: what opening them is worth.
 
     kinds: names of classes; of such layers, and of all that hold one, nothing is taken apart.
     """

@@ -58,7 +58,7 @@ class Rehash:
 
     full_steps: indices of the steps that compute everything, the first one 0 among them; kept sorted. Steps after
         the last one of them are computed in full too.
-    cut: what is kept: "deepcache", "last-layer", "paper" or "prediction" (families/layers/cache_points.py says where), or
+    cut: what is kept: "deepcache", "last-layer", "paper" or "prediction" (see families/layers/cache_points.py), or
         any value of the program by its own name ("up.3.attention.0.0.temporal").
     extrapolation: 0 reuses the feature as it is; above 0, up to 1, it is moved on by that share of its change
         between the last two full steps, in proportion to the noise level. It keeps two features, and is left off

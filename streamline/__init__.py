@@ -20,6 +20,9 @@ from .errors import (  # noqa: E402
     StreamlineError,
     UnsupportedError,
 )
+from .families.base import Family, Model  # noqa: E402
+from .families.naming import models  # noqa: E402
+from .fields import Field  # noqa: E402
 from .files import clear_drafts, draft_of  # noqa: E402
 from .hardware.cards import CARDS, emulate  # noqa: E402
 from .hardware.detection import default_budget, detect, detect_all  # noqa: E402
@@ -27,7 +30,7 @@ from .hardware.device import Device  # noqa: E402
 from .hardware.live_tensors import LiveTensors  # noqa: E402
 from .hardware.rates import Rates, rates_of  # noqa: E402
 from .job import Job  # noqa: E402
-from .models.catalog import MODELS, Model, load, place  # noqa: E402
+from .models.loading import load, place  # noqa: E402
 from .models.previews import preview  # noqa: E402
 from .output.comparison_report import report_html  # noqa: E402
 from .output.metrics import psnr, ssim  # noqa: E402
@@ -42,11 +45,21 @@ from .prediction import (  # noqa: E402
     Prediction,
     StagePrediction,
 )
+from .registry import register_family  # noqa: E402
 from .running.naive import run_naive  # noqa: E402
 from .running.run import Decoding, Finished, Result, Started, Step, run  # noqa: E402
 from .running.watching import Disturbed  # noqa: E402
 from .sampler import Sampler  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
+from .source import Source  # noqa: E402
+
+
+def __getattr__(name: str) -> object:
+    """MODELS: all models with a name, those of families that were registered since among them."""
+    if name == "MODELS":
+        return models()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "CARDS",
@@ -59,7 +72,9 @@ __all__ = [
     "Device",
     "DeviceError",
     "Disturbed",
+    "Family",
     "Fidelity",
+    "Field",
     "Finding",
     "Finished",
     "Forecast",
@@ -80,6 +95,7 @@ __all__ = [
     "Result",
     "Sampler",
     "Slicing",
+    "Source",
     "StagePrediction",
     "Started",
     "Step",
@@ -109,6 +125,7 @@ __all__ = [
     "psnr",
     "rates_of",
     "read_receipt",
+    "register_family",
     "report_html",
     "run",
     "run_naive",

@@ -23,11 +23,14 @@ from safetensors.torch import load_file
 
 from .cache import cache_folder
 from .errors import ModelError
+from .families.base import Model
+from .families.naming import models
 from .hardware.cgroups import Limit, read_limits
 from .hardware.detection import why_no_cuda
 from .hardware.nvml import Gpu, read_gpus
-from .models.catalog import BUNDLED, HUB_TIMEOUT, MODELS, Model, find
+from .models.loading import HUB_TIMEOUT
 from .sizes import format_bytes
+from .store.finding import BUNDLED, find
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -67,8 +70,8 @@ def examine(output: str | os.PathLike = ".", *, offline: bool = False) -> tuple[
         *look_at_memory(read_limits(), psutil.virtual_memory().total),
         *(look_at_disk(folder, needed) for folder, needed in folders),
         look_at_ffmpeg(),
-        *(look_at_bundled(model) for model in MODELS if Path(model.source).parent == BUNDLED),
-        *look_at_hub([model for model in MODELS if Path(model.source).parent != BUNDLED], offline=offline),
+        *(look_at_bundled(model) for model in models() if Path(model.source).parent == BUNDLED),
+        *look_at_hub([model for model in models() if Path(model.source).parent != BUNDLED], offline=offline),
     )
 
 

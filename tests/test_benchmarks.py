@@ -22,7 +22,7 @@ from streamline.lab.benchmarks.field_scores import ClipScore
 from streamline.lab.benchmarks.memory import peak_in_fresh_process
 from streamline.lab.benchmarks.methods import ByHand, Closed, Naive, Original, Streamlined, identity, tuned_by_hand
 from streamline.lab.commands.bench import open_pipeline
-from streamline.models.catalog import BUNDLED
+from streamline.store.finding import BUNDLED
 
 MODELS = ("tiny-animatediff", "tiny-svd")
 

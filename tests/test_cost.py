@@ -7,6 +7,7 @@ import pytest
 import torch
 from networks import KINDS, random_plan
 from PIL import Image
+from streamline.cost.subject import Subject
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
@@ -15,10 +16,9 @@ from streamline.applying.reuse import Memory
 from streamline.cost.measuring import Probe
 from streamline.cost.network_cost import NetworkCost, compose, compose_apart
 from streamline.cost.pipeline_cost import PipelineCost
-from streamline.cost.subject import Subject
 from streamline.cost.table import Table
 from streamline.families.layers.cache_points import find_cut
-from streamline.families.networks import family_of
+from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.program.weights import other_weights
 from streamline.weights.streaming import Streamed
@@ -45,7 +45,7 @@ class Composed:
             raise StopIteration
 
         with torch.no_grad(), pytest.raises(StopIteration):
-            family_of(case.network).forward(case.network, see, **case.arguments)
+            network_of(case.network).forward(case.network, see, **case.arguments)
         self.batch, self.frames = sizes["batch"], sizes["frames"]
         self.data: dict = {}
 
@@ -54,7 +54,7 @@ class Composed:
             with self.mode:
                 return Probe(self.fake, self._arguments(batch))
 
-        program = family_of(self.case.network).lower(self.case.network)
+        program = network_of(self.case.network).lower(self.case.network)
         others = sum(tensor.nbytes for tensor in other_weights(self.case.network, program))
         return Table(program, batch, self.frames, open_probe, self.data, others)
 
@@ -138,7 +138,7 @@ def test_work_adds_up_to_what_a_run_does(kind):
 @pytest.mark.parametrize(("kind", "guidance"), [("spatio_temporal_unet", "apart"), ("motion_unet", "together")])
 def test_steps_that_reuse_a_feature_cost_what_is_composed(kind, guidance):
     composed = _larger(kind)
-    cut = find_cut(family_of(composed.case.network).lower(composed.case.network))
+    cut = find_cut(network_of(composed.case.network).lower(composed.case.network))
     plan = Plan(Slicing(3, 2), guidance=guidance, rehash=Rehash((0, 2), cut))
     memory = Memory(plan.rehash)
     measured = []

@@ -20,7 +20,7 @@ from PIL import Image
 import streamline
 import ui
 from streamline.cli import main
-from streamline.job import fit_to
+from streamline.pictures import fit_to
 from ui.fields import PICTURES
 from ui.form import FIELDS, Form, read, read_picture
 from ui.models import Pipelines

@@ -7,7 +7,9 @@ import untrained
 from PIL import Image, ImageChops
 
 from streamline import InputError, Job, run, run_naive
-from streamline.running.naive import ANIMATEDIFF_CLIP, SVD_CLIP
+from streamline.registry import family_named
+
+ANIMATEDIFF_CLIP, SVD_CLIP = (family_named(name).clip_frames for name in ("animatediff", "svd"))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from networks import KINDS, random_plan
 
-from streamline.families.networks import family_of
+from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.program.moments import measure
 from streamline.program.slicing import extent, unslice, whole
@@ -45,7 +45,7 @@ def test_what_differs_is_rounding(kind, seed, record_property):
 def test_a_stage_keeps_what_it_changes_within_its_slice(kind, seed):
     """Tag test: another frame (or pixel) goes in, and only that frame (or pixel) comes out changed."""
     case = KINDS[kind](seed)
-    program = family_of(case.network).lower(case.network)
+    program = network_of(case.network).lower(case.network)
     tagged = 0
 
     def execute(values, conditions):
@@ -63,7 +63,7 @@ def test_a_stage_keeps_what_it_changes_within_its_slice(kind, seed):
         return values[program.output]
 
     with torch.no_grad():
-        output = case.read(family_of(case.network).forward(case.network, execute, **case.arguments))
+        output = case.read(network_of(case.network).forward(case.network, execute, **case.arguments))
     assert tagged == len(program.stages) > 0
     assert (output - case.original()).abs().max() <= TOLERANCE * output.abs().max()
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from streamline import InputError, Job, Plan, Rehash, Step, load, preview, run
 from streamline.families.layers.cache_points import find_cut
-from streamline.families.networks import family_of
+from streamline.families.networks import network_of
 from streamline.models.previews import PUBLISHED, WIDTHS, _linear, _pictures, fit
 
 EXAMPLE = Path(__file__).parents[1] / "assets" / "examples" / "star.png"
@@ -54,7 +54,7 @@ def test_asking_for_previews_changes_nothing(make):
     text = {"prompt": "a cat"} if make is untrained.animatediff else {}
     job = Job.for_model(pipe, num_frames=4, num_inference_steps=4, **text)
     image = None if text else Image.radial_gradient("L").convert("RGB")
-    plan = Plan(rehash=Rehash((0, 3), find_cut(family_of(pipe.unet).lower(pipe.unet))))
+    plan = Plan(rehash=Rehash((0, 3), find_cut(network_of(pipe.unet).lower(pipe.unet))))
     before = vars(pipe.scheduler).keys() - {"timesteps"}
     quiet, events = run(pipe, job, plan, image), []
 

@@ -7,7 +7,7 @@ import torch
 from networks import KINDS, random_plan
 
 from streamline import LiveTensors
-from streamline.families.networks import family_of
+from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.plan import Plan, Slicing, slicing_for
 from streamline.program.executor import Executor
@@ -41,7 +41,7 @@ def test_the_output_must_be_written():
 def test_binding_a_value_keeps_the_result_and_drops_what_led_to_it(kind, seed):
     """Any value may be given from outside: the stages left over still compute the same output from it."""
     case = KINDS[kind](seed)
-    whole = family_of(case.network).lower(case.network)
+    whole = network_of(case.network).lower(case.network)
     rng = random.Random(seed)
     name = rng.choice(whole.stages[:-1]).name
     plan = random_plan(seed)
@@ -62,12 +62,12 @@ def test_binding_a_value_keeps_the_result_and_drops_what_led_to_it(kind, seed):
         return expected
 
     with torch.no_grad():
-        family_of(case.network).forward(case.network, execute, **case.arguments)
+        network_of(case.network).forward(case.network, execute, **case.arguments)
 
 
 def test_a_program_bound_to_its_output_has_nothing_left_to_do():
     case = KINDS["motion_unet"](0)
-    program = family_of(case.network).lower(case.network)
+    program = network_of(case.network).lower(case.network)
     assert program.bind([program.output]).stages == ()
 
 
@@ -75,7 +75,7 @@ def test_a_program_bound_to_its_output_has_nothing_left_to_do():
 @pytest.mark.parametrize("seed", range(10))
 def test_groups_keep_order_axis_norms_and_limits(kind, seed):
     case, plan = KINDS[kind](seed), random_plan(seed)
-    program = family_of(case.network).lower(case.network)
+    program = network_of(case.network).lower(case.network)
     groups = group_stages(program, plan.denoiser)
     assert [stage for group in groups for stage in group.stages] == list(program.stages)
     alive = set(program.inputs)

@@ -23,8 +23,7 @@ from streamline import (
 )
 from streamline.applying.reuse import Memory
 from streamline.families.layers.cache_points import CUTS, find_cut
-from streamline.families.networks import family_of
-from streamline.job import call_arguments
+from streamline.families.networks import call_arguments, network_of
 from streamline.output.metrics import largest_difference
 from streamline.program.conditions import Conditions
 from streamline.program.executor import Call
@@ -46,7 +45,7 @@ def case(request):
 
 
 def _rehash(pipe, full_steps):
-    return Rehash(full_steps, find_cut(family_of(pipe.unet).lower(pipe.unet)))
+    return Rehash(full_steps, find_cut(network_of(pipe.unet).lower(pipe.unet)))
 
 
 @pytest.mark.parametrize("guidance", ["together", "apart"])
@@ -100,7 +99,7 @@ def test_a_cut_that_is_not_there_is_named(case):
 def test_later_cuts_leave_less_and_all_run(case, cut):
     """From the most that is left to nothing; what a step reuses is what a step before kept."""
     pipe, job, image = case
-    program = family_of(pipe.unet).lower(pipe.unet)
+    program = network_of(pipe.unet).lower(pipe.unet)
     left = [len(program.bind([find_cut(program, one)]).stages) for one in CUTS]
     assert left == sorted(left, reverse=True) and len(set(left)) == len(CUTS) and left[-1] == 0
     exact = run(pipe, job, Plan(), image)

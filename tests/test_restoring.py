@@ -13,8 +13,8 @@ from test_page import FORM, profile
 from test_tabs import SETTINGS, receipt_of, result_of
 
 import streamline
-from streamline.models.fingerprint import fingerprint
 from streamline.output.receipt import digest
+from streamline.store.fingerprint import fingerprint
 from ui.events import PartDone
 from ui.fields import PICTURES, fill
 from ui.form import Form, read

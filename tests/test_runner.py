@@ -23,7 +23,7 @@ from streamline import (
     apply,
     run,
 )
-from streamline.job import call_arguments
+from streamline.families.networks import call_arguments
 
 STEPS = 5
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from streamline import Cancelled, Job, OutOfMemory, Plan, Rehash, apply, load, predict, run
 from streamline.commands.plan import WEIGHTS
 from streamline.families.layers.cache_points import find_cut
-from streamline.families.networks import family_of
+from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.planning.planner import RESIDENCIES
 from streamline.program.weights import weights_of
@@ -79,7 +79,7 @@ def networks_of(pipe):
 
 
 def plans(pipe):
-    cut = find_cut(family_of(pipe.unet).lower(pipe.unet))
+    cut = find_cut(network_of(pipe.unet).lower(pipe.unet))
     return {
         "unsliced": Plan(),
         "apart": Plan.uniform(3),
@@ -126,7 +126,7 @@ def test_weights_are_back_wherever_a_run_ends(case):
         assert storages(*networks_of(pipe)) == before
         assert not any(part._forward_pre_hooks for part in pipe.vae.children())
     with pytest.raises(ZeroDivisionError), apply(pipe, plan, before_slice=lambda: 1 / 0):
-        pipe.unet(**family_of(pipe.unet).example(pipe.unet, 1, 2, 8, 8))
+        pipe.unet(**network_of(pipe.unet).example(pipe.unet, 1, 2, 8, 8))
     assert storages(*networks_of(pipe)) == before
     assert run(pipe, job, plan, image).frames == expected.frames
 

@@ -11,8 +11,8 @@ import untrained
 from safetensors.torch import save_file
 
 from streamline import ModelError, load
-from streamline.models.catalog import find
-from streamline.models.weights import check_weights, has_weights
+from streamline.store.checks import check_weights, has_weights
+from streamline.store.finding import find
 
 
 @pytest.fixture

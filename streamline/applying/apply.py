@@ -14,10 +14,11 @@ from diffusers.utils.torch_utils import is_compiled_module
 from torch import nn
 
 from ..errors import UnsupportedError
-from ..families.networks import PIPELINES, family_of
+from ..families.networks import decoder_of, denoisers_of, network_of
 from ..families.running import check_parts, diffusers_hooks, run_network
 from ..plan import Plan
 from ..program.executor import StepMemory, nothing
+from ..registry import family_of
 from ..weights.residency import can_move_weights, weights_by_stages
 from ..weights.streaming import weights_streamed
 from .fallback import Ladder, Tightened, ignore
@@ -126,13 +127,11 @@ def apply(
     Raises UnsupportedError, and leaves the pipeline alone, when it cannot be run exactly. What makes it so only
     later raises the same error from the pipeline's next call.
     """
-    if not isinstance(pipe, PIPELINES):
-        known = ", ".join(kind.__name__ for kind in PIPELINES)
-        raise UnsupportedError(f"{type(pipe).__name__} cannot be streamlined; these can: {known}.")
+    family_of(pipe)
     for network in _networks(pipe):
         _check_replaceable(network)
         check_parts(network)
-        family_of(network).lower(network)
+        network_of(network).lower(network)
     return Applied(pipe, plan, before_slice, memory, on_rung, around_step)
 
 
@@ -143,7 +142,7 @@ def is_applied(pipe: DiffusionPipeline) -> bool:
 
 def _networks(pipe: DiffusionPipeline) -> tuple[nn.Module, nn.Module]:
     """What a plan is for: the denoiser and the decoder (or the autoencoder itself, to be refused by its name)."""
-    return pipe.unet, getattr(pipe.vae, "decoder", pipe.vae)
+    return denoisers_of(pipe)[0], decoder_of(pipe)
 
 
 def _encoder(pipe: DiffusionPipeline) -> nn.Module | None:
@@ -154,7 +153,7 @@ def _encoder(pipe: DiffusionPipeline) -> nn.Module | None:
     try:
         _check_replaceable(encoder)
         check_parts(encoder)
-        family_of(encoder).lower(encoder)
+        network_of(encoder).lower(encoder)
     except UnsupportedError:
         return None
     return encoder
@@ -165,7 +164,7 @@ def _check_replaceable(network: nn.Module) -> None:
     kind = type(network).__name__
     if is_compiled_module(network) or getattr(network, "_compiled_call_impl", None) is not None:
         raise UnsupportedError("A network compiled as a whole is not supported; compile its transformer blocks.")
-    family_of(network)
+    network_of(network)
     forward = vars(network).get(_slot(network), type(network).forward)
     if isinstance(forward, _Forward):
         raise UnsupportedError("This pipeline is streamlined already; restore it before applying another plan.")

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 
 from ..errors import InputError
+from ..families.building import job_for
 from ..hardware.cards import emulate
 from ..job import Job
 from ..planning.planner import QUALITIES, format_up
@@ -15,7 +16,6 @@ from ..prediction import BudgetError, Candidate
 from ..sizes import format_bytes, parse_bytes
 from .job_options import size_of
 from .report import table
-from .situation_options import published_job
 
 MODELS = "svd,svd-xt,animatediff"
 SIZES = "512x512,576x1024"
@@ -40,7 +40,7 @@ def budgets(options: argparse.Namespace) -> str:
     where, rows = emulate(options.emulate), []
     for model in options.models.split(","):
         for height, width in sizes:
-            job = replace(published_job(model, {}), height=height, width=width)
+            job = replace(job_for(model, {}), height=height, width=width)
             for limit in limits:
                 try:
                     found: Candidate | BudgetError = plan_with_prediction(model, job, limit, options.quality, where)

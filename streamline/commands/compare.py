@@ -52,10 +52,7 @@ def compare(options: argparse.Namespace) -> str:
         receipt = Receipt.of(
             pipe,
             streamlined,
-            model=options.model,
             image=image,
-            base=options.base,
-            motion_adapter=options.motion_adapter,
             fidelity=Fidelity.of(streamlined.frames, original.frames),
         )
         save_text(report_html(original, streamlined, receipt), output)

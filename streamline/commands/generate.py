@@ -46,10 +46,7 @@ def generate(options: argparse.Namespace) -> str:
     receipt = Receipt.of(
         pipe,
         result,
-        model=options.model,
         image=image,
-        base=options.base,
-        motion_adapter=options.motion_adapter,
         naive=options.naive,
         predicted=predicted,
         quality=None if options.budget is None else options.quality or "exact",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 
 import diffusers
 import torch
@@ -12,75 +13,82 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from ..errors import InputError
+from ..families.naming import all_halves
+from ..fields import COMMON, Field
 from ..job import Job
-from ..models.catalog import load
+from ..models.loading import load
 from ..program.casting import FLOAT8, FLOAT8_NAME
+from ..registry import own_fields
+from ..source import Source
 
 DEFAULT_MODEL = "tiny-animatediff"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, FLOAT8_NAME: FLOAT8}
-DTYPE_HELP = "of the weights (float16 on a GPU, else float32); float8 halves the UNet's, for another, similar video"
+DTYPE_HELP = "of the weights (float16 on a GPU, else float32); float8 halves the denoiser's, for another, similar video"
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for every field of a job, of whatever family, and for what a model is loaded from."""
     parser.add_argument("--model", help=f"name, hub id or folder ({DEFAULT_MODEL})")
-    parser.add_argument("--prompt", help="what to show, for text-to-video models")
-    parser.add_argument("--negative-prompt", help="what not to show")
+    add_field_options(parser, job_fields())
     parser.add_argument("--image", help="picture to start from, for image-to-video models")
-    parser.add_argument("--seed", type=int, help="same seed, same video (0)")
-    parser.add_argument("--frames", type=int, help="how many (as the model is made for)")
-    parser.add_argument("--steps", type=int, help="denoising steps (25)")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="in pixels (as the model is made for)")
-    parser.add_argument("--fps", type=int, help="frames per second")
-    parser.add_argument("--guidance-scale", type=float, help="how closely to follow prompt or image")
-    parser.add_argument("--motion-bucket", type=int, help="how much an image moves, 0 to 255 (127)")
-    parser.add_argument("--noise", type=float, help="how far the video may stray from the image (0.02)")
-    parser.add_argument("--base", help="another Stable Diffusion 1.5 model for animatediff")
-    parser.add_argument("--motion-adapter", help="another motion adapter for animatediff")
+    for half in all_halves():
+        parser.add_argument(f"--{half.name.replace('_', '-')}", help=half.help)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (the CUDA GPU if there is one)")
     parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
     parser.add_argument("--offline", action="store_true", help="use only models that are on this machine")
     parser.add_argument("--json", action="store_true", help="print one JSON object about the run")
 
 
+def job_fields() -> list[Field]:
+    """Return the fields of jobs that have an option, texts first."""
+    fields = [field for field in (*COMMON, *own_fields().values()) if field.option]
+    return sorted(fields, key=lambda field: field.kind is not str)
+
+
+def add_field_options(parser: argparse.ArgumentParser, fields: Iterable[Field]) -> None:
+    """Add an option for each field, kept under the field's name."""
+    for field in fields:
+        metavar = field.option.lstrip("-").replace("-", "_").upper()
+        parser.add_argument(field.option, dest=field.name, type=field.kind, metavar=metavar, help=field.help)
+
+
+def given_fields(options: argparse.Namespace) -> dict[str, object]:
+    """Return the values of a job's fields that the options give, and refuse what no model takes."""
+    given = {field.name: getattr(options, field.name, None) for field in job_fields()}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.size is not None:
+        given["height"], given["width"] = size_of(options.size)
+    Job(**({"height": 8, "width": 8, "num_frames": 1} | given))
+    return given
+
+
+def source_from(options: argparse.Namespace) -> Source:
+    """Return what the options say a model is loaded from."""
+    return Source(options.model, {half.name: getattr(options, half.name) for half in all_halves()})
+
+
 def prepare(options: argparse.Namespace, like: Job | None = None) -> tuple[DiffusionPipeline, Job, Image.Image | None]:
-    """The pipeline, the job and the image that the options ask for.
+    """Return the pipeline, the job and the image that the options ask for.
 
     like: what the job is but for what the options say; by default what the model is made for.
     """
     options.model = options.model or DEFAULT_MODEL
     image = None if options.image is None else _open_image(options.image)
-    given = {
-        "prompt": options.prompt,
-        "negative_prompt": options.negative_prompt,
-        "num_frames": options.frames,
-        "num_inference_steps": options.steps,
-        "guidance_scale": options.guidance_scale,
-        "seed": options.seed,
-        "fps": options.fps,
-        "motion_bucket_id": options.motion_bucket,
-        "noise_aug_strength": options.noise,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if options.size is not None:
-        given["height"], given["width"] = size_of(options.size)
+    given = given_fields(options)
     given = ({} if like is None else like.to_dict()) | given
-    # What no model takes is refused before one is loaded.
-    Job(**({"height": 8, "width": 8, "num_frames": 1} | given))
 
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    pipe = load(
-        options.model,
-        device=options.device,
-        dtype=DTYPES.get(options.dtype),
-        base=options.base,
-        motion_adapter=options.motion_adapter,
-        offline=options.offline,
-    )
+    silence()
+    pipe = load(source_from(options), device=options.device, dtype=DTYPES.get(options.dtype), offline=options.offline)
     pipe.set_progress_bar_config(disable=True)
     return pipe, Job.for_model(pipe, **given), image
+
+
+def silence() -> None:
+    """Let diffusers and transformers say nothing but errors, and draw no bars."""
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
 
 
 def size_of(text: str) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..models.catalog import MODELS
+from ..families import naming
 from .report import table
 
 
@@ -23,10 +23,10 @@ def models(options: argparse.Namespace) -> str:
             "task": model.task,
             "here": model.is_here,
             "source": model.source,
-            "motion_adapter": model.motion_adapter,
+            "parts": dict(model.parts),
             "about": model.about,
         }
-        for model in MODELS
+        for model in naming.models()
     ]
     if options.json:
         return json.dumps(rows, indent=2)

@@ -31,13 +31,12 @@ def restore(options: argparse.Namespace) -> Receipt | None:
     if receipt.image is not None and options.image is None:
         raise InputError("The receipt's video starts from a picture, which is not in it: give it with --image.")
     if options.model is None or "model" in dict(receipt.folders):  # which has to be said where it is
-        for half, _ in receipt.folders:
-            name, option = getattr(receipt, half), f"--{half.replace('_', '-')}"
-            if getattr(options, half) is None and not receipt.is_of(half, name):
+        for part, _ in receipt.folders:
+            name, option = receipt.names[part], f"--{part.replace('_', '-')}"
+            if getattr(options, part) is None and not receipt.is_of(part, name):
                 raise InputError(f"The video was made with a folder called {name!r}: say where it is, with {option}.")
-        options.model = options.model or receipt.model
-        options.base = options.base or receipt.base
-        options.motion_adapter = options.motion_adapter or receipt.motion_adapter
+        for part, name in receipt.names.items():
+            setattr(options, part, getattr(options, part) or name)
     if options.dtype is None and receipt.dtype in (*detect(options.device).dtypes, FLOAT8_NAME):
         options.dtype = receipt.dtype
     says_how = (options.slices, options.plan, options.budget, options.quality)
@@ -52,11 +51,11 @@ def restore(options: argparse.Namespace) -> Receipt | None:
 
 def tell_other_model(receipt: Receipt, options: argparse.Namespace) -> None:
     """Say so where a folder holds another model than the receipt's."""
-    for half, _ in receipt.folders:
-        given = getattr(options, half)
-        if given is not None and not receipt.is_of(half, given):
+    for part, _ in receipt.folders:
+        given = getattr(options, part)
+        if given is not None and not receipt.is_of(part, given):
             print(
-                f"streamline: {given} is not the receipt's {half.replace('_', ' ')}, so it will be another video.",
+                f"streamline: {given} is not the receipt's {part.replace('_', ' ')}, so it will be another video.",
                 file=sys.stderr,
             )
 

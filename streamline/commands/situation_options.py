@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
-import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
-from ..families import published
+from ..families.building import job_for, planned_names
 from ..hardware.cards import emulate
-from ..job import ANIMATEDIFF_FRAMES, SVD_SIZE, Job
-from ..models.catalog import load
+from ..job import Job
+from ..models.loading import load
 from ..planning.planner import QUALITIES
 from ..planning.tuning import Where
-from .job_options import DTYPE_HELP, DTYPES, size_of
+from .job_options import DTYPE_HELP, DTYPES, add_field_options, given_fields, job_fields, silence
+
+# What the cost of a video depends on, beside its size.
+PLANNED = ("num_frames", "num_inference_steps", "guidance_scale")
 
 
 def add_situation_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a job as far as its cost depends on them, and of where it is to run."""
     parser.add_argument("--model", default="svd", help="name, hub id or folder (%(default)s)")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="in pixels (as the model is made for)")
-    parser.add_argument("--frames", type=int, help="how many (as the model is made for)")
-    parser.add_argument("--steps", type=int, help="denoising steps (25)")
-    parser.add_argument("--guidance-scale", type=float, help="1 or less for none, which takes half of everything")
+    helps = {"guidance_scale": "1 or less for none, which takes half of everything"}
+    fields = [field for field in job_fields() if field.name in PLANNED]
+    add_field_options(parser, [replace(field, help=helps.get(field.name, field.help)) for field in fields])
     parser.add_argument("--quality", choices=QUALITIES, default="exact", help="(%(default)s)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--device", help="cpu, cuda, cuda:1 ... (the GPU if there is one)")
@@ -31,29 +35,12 @@ def add_situation_options(parser: argparse.ArgumentParser) -> None:
 
 
 def situation_of(options: argparse.Namespace) -> tuple[DiffusionPipeline | str, Job, Where, torch.dtype | None]:
-    """The model, the job, the device and the type of the weights that the options ask for."""
-    given = {
-        "num_frames": options.frames,
-        "num_inference_steps": options.steps,
-        "guidance_scale": options.guidance_scale,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if options.size is not None:
-        given["height"], given["width"] = size_of(options.size)
-    Job(**({"height": 8, "width": 8, "num_frames": 1} | given))
+    """Return the model, the job, the device and the type of the weights that the options ask for."""
+    given = given_fields(options)
     where: Where = options.device if options.emulate is None else emulate(options.emulate)
     dtype = DTYPES.get(options.dtype)
-    if options.model in published.MODELS:
-        return options.model, published_job(options.model, given), where, dtype
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
+    if options.model in planned_names():
+        return options.model, job_for(options.model, given), where, dtype
+    silence()
     pipe = load(options.model, device="cpu" if options.emulate else options.device, dtype=dtype)
     return pipe, Job.for_model(pipe, **given), where, dtype
-
-
-def published_job(model: str, given: dict) -> Job:
-    """A job of the size and length a published model is made for, except for what is given."""
-    unet = published.config(model, "unet")
-    frames = unet.get("num_frames", ANIMATEDIFF_FRAMES)
-    height, width = SVD_SIZE if "num_frames" in unet else (512, 512)
-    return Job(**({"height": height, "width": width, "num_frames": frames} | given))

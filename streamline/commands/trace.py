@@ -7,8 +7,7 @@ import json
 
 from ..cost import tracing
 from ..cost.tracing import Trace
-from ..families import published
-from ..job import ANIMATEDIFF_FRAMES, Job
+from ..families.building import job_for, planned_names
 from .job_options import size_of
 from .plan_options import add_plan_options, plan_of
 
@@ -16,7 +15,7 @@ from .plan_options import add_plan_options, plan_of
 def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("trace", help="memory of a published model at full size", allow_abbrev=False)
     parser.set_defaults(command=trace)
-    parser.add_argument("--model", choices=published.MODELS, default="svd", help="(%(default)s)")
+    parser.add_argument("--model", choices=planned_names(), default="svd", help="(%(default)s)")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", default="576x1024", help="in pixels (%(default)s)")
     parser.add_argument("--frames", type=int, help="how many (as the model is made for)")
     add_plan_options(parser)
@@ -27,17 +26,15 @@ def trace(options: argparse.Namespace) -> str:
     """What a published model needs at full size, as it is and by a plan, found without its weights."""
     plan = plan_of(options)
     height, width = size_of(options.size)
-    frames = options.frames
-    if frames is None:
-        frames = published.MODELS[options.model]["unet"].get("num_frames", ANIMATEDIFF_FRAMES)
-    job = Job(height=height, width=width, num_frames=frames)
+    given = {} if options.frames is None else {"num_frames": options.frames}
+    job = job_for(options.model, {"height": height, "width": width} | given)
     size = {"height": job.height, "width": job.width, "num_frames": job.num_frames}
     plans = {"original": None} | ({} if plan is None else {"streamlined": plan})
     traces = {name: tracing.trace(options.model, **size, plan=plan) for name, plan in plans.items()}
     if options.json:
         rows = {name: {part: _summary(trace) for part, trace in parts.items()} for name, parts in traces.items()}
         return json.dumps({"model": options.model, **size, **rows, "plan": plan and plan.to_dict()}, indent=2)
-    lines = [f"{options.model}, {frames} frames of {height}x{width} in float16, activations without weights"]
+    lines = [f"{options.model}, {job.num_frames} frames of {height}x{width} in float16, activations without weights"]
     for part in ("denoiser", "decoder"):
         for name, parts in traces.items():
             found, original = parts[part], traces["original"][part]

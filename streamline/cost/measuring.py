@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import add
 from typing import TypeVar
@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from ..families.networks import family_of
+from ..families.networks import network_of
 from ..hardware.live_tensors import LiveTensors
 from ..program.conditions import Conditions
 from ..program.moments import AppliedNorm, Moments, measure
@@ -140,10 +140,10 @@ class Value:
         return Value(shape, self.dtype, self.order)
 
 
-def metered(action: Callable[[], T]) -> tuple[T, Sample]:
-    """What a call on tensors without data returns, and takes."""
+def metered(action: Callable[[], T], networks: Iterable[nn.Module] = ()) -> tuple[T, Sample]:
+    """Return what a call on tensors without data returns, and takes. networks: whose weights are not activations."""
     counter = WorkCounter()
-    with torch.no_grad(), LiveTensors() as memory, counter:
+    with torch.no_grad(), LiveTensors(networks) as memory, counter:
         result = action()
     return result, counter.sample(memory)
 
@@ -187,7 +187,7 @@ class Probe:
     def __init__(self, network: nn.Module, arguments: dict) -> None:
         """arguments: of one call. Both are made in one FakeTensorMode."""
         self._mode = next(network.parameters()).fake_mode
-        family = family_of(network)
+        family = network_of(network)
         memory, counter = LiveTensors([network]), WorkCounter()
 
         def stop(values: dict[str, Tensor], conditions: Conditions) -> Tensor:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import statistics
 
 import torch
-from diffusers import AnimateDiffPipeline, DiffusionPipeline, StableVideoDiffusionPipeline
+from diffusers import DiffusionPipeline
 
+from ..errors import UnsupportedError
 from ..families.layers.cache_points import find_cut
 from ..families.layers.plain import is_touched
+from ..families.networks import autoencoder_of, denoisers_of
+from ..families.subjects import subject_of
 from ..hardware.detection import detect
 from ..hardware.rates import rates_of
 from ..job import Job
@@ -16,7 +19,6 @@ from ..plan import Plan
 from .experience import Experience, Observation, model_key, run_key, subject_key
 from .pipeline_cost import PipelineCost, export_work
 from .predicting import Place, predict
-from .subject import Subject
 
 COUNTED_STEPS = 2  # at the beginning of an uncapped run on a CPU, and one at its end: counting slows them down
 
@@ -34,14 +36,16 @@ def keep_observation(
 
     peak_bytes: with weights, without the context of the device's runtime. is_capped: whether a budget was enforced.
     """
-    if type(pipe) not in (StableVideoDiffusionPipeline, AnimateDiffPipeline):
-        return
     if plan.residency == "streamed":  # its seconds may be the link's to host memory, not the device's
         return
-    if is_touched(pipe.unet) or is_touched(pipe.vae):  # called whole, layers take more than is predicted
+    networks = (*denoisers_of(pipe), autoencoder_of(pipe))
+    if any(map(is_touched, networks)):  # called whole, layers take more than is predicted
         return
-    subject = Subject.of(pipe)
-    costs = PipelineCost(subject, job)
+    subject = subject_of(pipe)
+    try:
+        costs = PipelineCost(subject, job)
+    except UnsupportedError:  # nobody could predict it
+        return
     if not costs.is_known:
         return
     device = detect(pipe._execution_device)
@@ -72,7 +76,7 @@ def observations_of(
         work = costs.denoise(plan.denoiser, plan.guidance, keep=keep).work
         found.append(Observation(model, run, "denoise", *place.parts(work, dtype), statistics.median(steps)))
     if decode_seconds is not None:
-        computing, launching = place.parts(costs.decode(plan.decoder).work * costs.decodes, dtype)
+        computing, launching = place.parts(costs.decode(plan.decoder).work * costs.decoding.times, dtype)
         after = place.parts(export_work(costs.job), torch.float32)  # is measured with it
         found.append(Observation(model, run, "decode", computing + after[0], launching + after[1], decode_seconds))
     return found

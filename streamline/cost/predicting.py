@@ -5,10 +5,12 @@ cost of each stage (pipeline_cost.py)  +  device, rates, experience  ->  Predict
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
+from ..families.base import Called, Phase
 from ..families.layers.cache_points import find_cut
 from ..hardware.device import Device
 from ..hardware.rates import Rates
@@ -75,129 +77,161 @@ class Place:
 
 
 def resident_bytes(costs: PipelineCost, residency: str, place: Place) -> dict[str, int]:
-    """Bytes of weights on the device by stage.
+    """Return bytes of weights on the device by stage.
 
     By stages follows diffusers' enable_model_cpu_offload: a network comes in when it is called, and the one before it
-    in the pipeline's order leaves then. SVD's autoencoder comes in to encode the picture and stays till the end.
+    in the pipeline's order leaves then.
     Of streamed weights, those that come and go within a network's call are not among them.
     """
     weights = costs.weights
-    everything = dict.fromkeys(stage_names(costs), sum(weights.values()))
-    if residency == "stages" and not place.is_cpu:
-        if costs.subject.kind == "svd":
-            resident = {
-                "encode image": weights["image_encoder"],
-                "encode frame": weights["image_encoder"] + weights["vae"],
-                "denoise": weights["unet"] + weights["vae"],
-                "decode": weights["vae"],
-            }
-        else:
-            resident = {
-                "encode text": weights["text_encoder"],
-                "denoise": weights["unet"],
-                "decode": weights["vae"],
-            }
-        everything |= resident | {"denoise, rehash": resident["denoise"], "export": resident["decode"]}
-    if residency == "streamed":
-        in_host_memory = 0 if place.device.kind == "cuda" else sum(weights.values())
-        return {name: in_host_memory + called_whole(costs).get(name, 0) for name in everything}
-    if costs.subject.upcasts:  # the autoencoder is in float32 meanwhile
-        everything["encode frame"] += weights["vae"]
-    return everything
+    total = sum(weights.values())
+    found = {}
+    for phase in costs.phases:
+        if residency == "streamed":
+            in_host_memory = 0 if place.device.kind == "cuda" else total
+            found[phase.name] = in_host_memory + called_whole(costs, phase)
+            continue
+        by_stages = residency == "stages" and not place.is_cpu
+        found[phase.name] = sum(weights[part] for part in phase.resident) if by_stages else total
+        if phase.called is not None:  # wider meanwhile
+            found[phase.name] += round(weights[phase.called.part] * (costs.widening(phase.called) - 1))
+    return found
 
 
-def called_whole(costs: PipelineCost) -> dict[str, int]:
-    """Bytes of the networks that come and go as a whole where weights are streamed (weights/streaming.py)."""
-    weights = costs.weights
-    if costs.subject.kind == "svd":
-        widened = 2 if costs.subject.upcasts else 1  # it is in float32 then
-        return {"encode image": weights["image_encoder"], "encode frame": widened * costs.encoder_weights}
-    return {"encode text": weights["text_encoder"]}
+def called_whole(costs: PipelineCost, phase: Phase) -> int:
+    """Return bytes of the networks that come and go as a whole in a phase where weights are streamed."""
+    called = (*phase.beside, *([phase.called] if phase.called is not None else ()))
+    return sum(costs.called_weights(one) for one in called)
 
 
-def stage_names(costs: PipelineCost) -> tuple[str, ...]:
-    before = ("encode image", "encode frame") if costs.subject.kind == "svd" else ("encode text",)
-    return (*before, "denoise", "denoise, rehash", "decode", "export")
+def predict(costs: PipelineCost, plan: Plan | None, place: Place) -> Prediction:
+    """Return what a run by a plan will take, or one of the untouched pipeline; a run with a budget is capped."""
+    return _Predicting(costs, plan, place).prediction()
 
 
-def predict(costs: PipelineCost, plan: Plan, place: Place) -> Prediction:
-    """What a run by a plan will take; one with a budget is capped, wherever it is."""
-    if plan.budget_bytes is not None:
-        place = place.capped
-    if place.is_cpu:  # host memory is the device's own
-        plan = replace(plan, denoiser=_without_host(plan.denoiser), decoder=_without_host(plan.decoder))
-    subject, job, held = costs.subject, costs.job, costs.held
-    dtype = subject.dtype
-    resident = resident_bytes(costs, plan.residency, place)
-    share = place.workspace_share(dtype)
-    streamed = plan.residency == "streamed"
+class _Predicting:
+    """One prediction. plan: None for the untouched pipeline."""
 
-    def stage(
-        name: str,
+    def __init__(self, costs: PipelineCost, plan: Plan | None, place: Place) -> None:
+        if plan is not None and plan.budget_bytes is not None:
+            place = place.capped
+        if plan is not None and place.is_cpu:  # host memory is the device's own
+            plan = replace(plan, denoiser=_without_host(plan.denoiser), decoder=_without_host(plan.decoder))
+        self.costs, self.plan, self.place = costs, plan, place
+        self.dtype = costs.subject.dtype
+        self.residency = "all" if plan is None else plan.residency
+        self.resident = resident_bytes(costs, self.residency, place)
+        self.steps = costs.job.num_inference_steps if plan is None else plan.steps(costs.job.num_inference_steps)
+
+    def prediction(self) -> Prediction:
+        work = {"call": self._call, "denoise": self._denoise, "decode": self._decode, "export": self._export}
+        stages: list[StagePrediction] = []
+        before: tuple[str, ...] = ()
+        for phase in self.costs.phases:
+            found = list(work[phase.work](phase))
+            if self.residency != "all" and not self.place.is_cpu:
+                found[0] = self._with_transfer(found[0], phase, before)
+            stages, before = stages + found, phase.resident
+        correction = self.place.correction
+        tag = "measured here" if self.plan is not None and correction.exact(self.plan) else correction.tag
+        memory_band, seconds_band = BANDS[tag]
+        return Prediction(tuple(stages), tag, memory_band, seconds_band, CPU_NOTE if self.place.is_cpu else "")
+
+    def _call(self, phase: Phase) -> Iterator[StagePrediction]:
+        called = phase.called
+        sample, dtype = self.costs.sample(called, opened=self.plan is not None), called.dtype or self.dtype
+        convolutions = round(self.place.workspace_share(dtype) * sample.largest_convolution_bytes)
+        seconds = phase.times * self.place.seconds(sample.work, dtype, "encode")
+        yield self._stage(phase, 1, round(sample.peak_bytes), convolutions, seconds)
+
+    def _denoise(self, phase: Phase) -> Iterator[StagePrediction]:
+        plan, costs = self.plan, self.costs
+        beside = [self._beside(called) for called in phase.beside]
+        if plan is None:
+            yield self._whole(phase, self.steps * phase.times, beside)
+            return
+        streamed = self.residency == "streamed"
+        if plan.rehash is None:
+            cost = costs.denoise(plan.denoiser, plan.guidance, streamed=streamed)
+            yield self._network(phase, self.steps, cost, beside)
+            return
+        cut = find_cut(costs.denoiser.program, plan.rehash.cut)
+        full = plan.rehash.count_full(self.steps)
+        feature, before = kept_bytes(costs.denoiser.values[cut], plan.rehash)
+        cost = costs.denoise(plan.denoiser, plan.guidance, keep=cut, streamed=streamed)
+        yield self._network(phase, full, cost, beside, feature + before, inside=feature)
+        if full < self.steps:
+            cost = costs.denoise(plan.denoiser, plan.guidance, given=cut, streamed=streamed)
+            moved = feature if before else 0  # the extrapolated feature itself
+            reusing = replace(phase, name=f"{phase.name}, rehash")
+            yield self._network(reusing, self.steps - full, cost, beside, feature + before + moved)
+
+    def _decode(self, phase: Phase) -> Iterator[StagePrediction]:
+        if self.plan is None:
+            yield self._whole(phase, phase.times, [])
+            return
+        cost = self.costs.decode(self.plan.decoder, streamed=self.residency == "streamed")
+        yield self._network(phase, phase.times, cost, [])
+
+    def _export(self, phase: Phase) -> Iterator[StagePrediction]:
+        seconds = self.place.seconds(export_work(self.costs.job), torch.float32, "decode")
+        yield self._stage(phase, 1, 0, 0, seconds)
+
+    def _beside(self, called: Called) -> Sample:
+        return self.costs.sample(called, opened=self.plan is not None)
+
+    def _network(
+        self, phase: Phase, count: int, cost: NetworkCost, beside: Sequence[Sample], kept: int = 0, inside: int = 0
+    ) -> StagePrediction:
+        """kept: bytes of features for other steps. inside: the part of them that the cost holds already."""
+        activations, convolutions, weights = cost.worst(self.place.workspace_share(self.dtype))
+        seconds = self.place.network_seconds(cost, self.dtype, phase.work)
+        return self._stage(phase, count, activations - inside, convolutions, seconds, beside, kept, weights)
+
+    def _whole(self, phase: Phase, count: int, beside: Sequence[Sample]) -> StagePrediction:
+        """A network as diffusers runs it."""
+        sample = self.costs.untouched(phase)
+        convolutions = round(self.place.workspace_share(self.dtype) * sample.largest_convolution_bytes)
+        seconds = self.place.seconds(sample.work, self.dtype, phase.work)
+        return self._stage(phase, count, round(sample.peak_bytes), convolutions, seconds, beside)
+
+    def _stage(
+        self,
+        phase: Phase,
         count: int,
-        around: int,
         activations: int,
         convolutions: int,
         seconds: float,
+        beside: Sequence[Sample] = (),
         kept: int = 0,
         weights: int = 0,
     ) -> StagePrediction:
+        """activations: of the network. seconds: of one time. weights: that come and go within the network's call."""
+        own = replace(phase, name=phase.name.split(",")[0])
+        around = self.costs.held_bytes(own)
         activations += around
-        correction = place.correction.memory
+        for index, sample in enumerate(beside):  # called before the network, one after the other
+            left = sum(round(one.kept_bytes) for one in beside[index:])
+            activations = max(activations, around - left + round(sample.peak_bytes))
+            seconds += self.place.seconds(sample.work, self.dtype, "denoise")
         return StagePrediction(
-            name=name,
+            name=phase.name,
             count=count,
             seconds=seconds * count,
-            weights_bytes=resident[name] + weights,
-            activation_bytes=round(activations * correction),
+            weights_bytes=self.resident[own.name] + weights,
+            activation_bytes=round(activations * self.place.correction.memory),
             kept_bytes=kept,
-            workspace_bytes=place.workspace(activations, convolutions),
-            context_bytes=place.device.context_bytes,
+            workspace_bytes=self.place.workspace(activations, convolutions),
+            context_bytes=self.place.device.context_bytes,
         )
 
-    def encoder(name: str, around: int, sample: Sample, times: int = 1, width: torch.dtype = dtype) -> StagePrediction:
-        convolutions = round(place.workspace_share(width) * sample.largest_convolution_bytes)
-        seconds = times * place.seconds(sample.work, width, "encode")
-        return stage(name, 1, around, round(sample.peak_bytes), convolutions, seconds)
-
-    def network(name: str, count: int, around: int, cost: NetworkCost, kept: int = 0, inside: int = 0):
-        """inside: the part of what is kept that the cost holds already."""
-        activations, convolutions, weights = cost.worst(share)
-        seconds = place.network_seconds(cost, dtype, name.split(",")[0])
-        return stage(name, count, around, activations - inside, convolutions, seconds, kept, weights)
-
-    stages = []
-    if subject.kind == "svd":
-        stages.append(encoder("encode image", held.condition, costs.condition))
-        width = torch.float32 if subject.upcasts else dtype
-        stages.append(encoder("encode frame", held.encode, costs.encode, width=width))
-    else:
-        stages.append(encoder("encode text", held.condition, costs.condition, costs.batch))
-
-    steps = plan.steps(job.num_inference_steps)
-    if plan.rehash is None:
-        cost = costs.denoise(plan.denoiser, plan.guidance, streamed=streamed)
-        stages.append(network("denoise", steps, held.denoise, cost))
-    else:
-        cut = find_cut(costs.denoiser.program, plan.rehash.cut)
-        full = plan.rehash.count_full(steps)
-        feature, before = kept_bytes(costs.denoiser.values[cut], plan.rehash)
-        cost = costs.denoise(plan.denoiser, plan.guidance, keep=cut, streamed=streamed)
-        stages.append(network("denoise", full, held.denoise, cost, feature + before, inside=feature))
-        if full < steps:
-            cost = costs.denoise(plan.denoiser, plan.guidance, given=cut, streamed=streamed)
-            moved = feature if before else 0  # the extrapolated feature itself
-            stages.append(network("denoise, rehash", steps - full, held.denoise, cost, feature + before + moved))
-    stages.append(network("decode", costs.decodes, held.decode, costs.decode(plan.decoder, streamed=streamed)))
-    seconds = place.seconds(export_work(job), torch.float32, "decode")
-    stages.append(stage("export", 1, held.export, 0, 0, seconds))
-
-    if plan.residency != "all" and not place.is_cpu:
-        stages = [_with_transfer(one, costs, plan.residency) for one in stages]
-    known = place.correction.exact(plan)
-    tag = "measured here" if known else place.correction.tag
-    memory_band, seconds_band = BANDS[tag]
-    return Prediction(tuple(stages), tag, memory_band, seconds_band, CPU_NOTE if place.is_cpu else "")
+    def _with_transfer(self, stage: StagePrediction, phase: Phase, before: tuple[str, ...]) -> StagePrediction:
+        """Bring weights in before a stage, once. By stages, what goes out is copied too, though it never changed."""
+        if self.residency == "streamed":
+            sent = called_whole(self.costs, phase)
+        else:
+            sent = 2 * sum(self.costs.weights[part] for part in phase.resident if part not in before)
+        return replace(stage, seconds=stage.seconds + sent / HOST_BYTES_PER_SECOND)
 
 
 def kept_bytes(value: Value, rehash: Rehash) -> tuple[int, int]:
@@ -211,19 +245,3 @@ def kept_bytes(value: Value, rehash: Rehash) -> tuple[int, int]:
 
 def _without_host(slicing: BlockSlicing) -> BlockSlicing:
     return tuple((block, replace(one, keep="rows") if one.keep == "host" else one) for block, one in slicing)
-
-
-def _with_transfer(stage: StagePrediction, costs: PipelineCost, residency: str) -> StagePrediction:
-    """Bringing weights in before a stage, once. By stages, what goes out is copied too, though it never changed."""
-    if residency == "streamed":
-        sent = called_whole(costs).get(stage.name, 0)
-    else:
-        brought = {
-            "encode image": "image_encoder",
-            "encode text": "text_encoder",
-            "encode frame": "vae",
-            "denoise": "unet",
-            "decode": None if costs.subject.kind == "svd" else "vae",
-        }.get(stage.name)
-        sent = 0 if brought is None else 2 * costs.weights[brought]
-    return replace(stage, seconds=stage.seconds + sent / HOST_BYTES_PER_SECOND)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from ..families.base import Called, Phase
 from ..job import Job
 from ..program.stages import Axis, Stage
 from .measuring import Sample, Value, Work
@@ -86,14 +87,29 @@ class ScaledCost(PipelineCost):
         """job: with guidance, or without it, as the known one."""
         super().__init__(known.subject, job, known.folder)
         self._known = known
-        self.condition, self.weights, self.encoder_weights = known.condition, known.weights, known.encoder_weights
-        if known.subject.kind == "svd":  # others encode no picture
-            self.encode = _times(known.encode, self.height * self.width / (known.height * known.width))
+        self.weights = known.weights
 
-    def _table(self, part: str, batch: int, frames: int) -> ScaledTable:
-        known = self._known
-        table = known.decoder if part == "vae" else known.denoiser if batch == known.batch else known.half
-        return ScaledTable(table, frames, self.height / known.height, self.width / known.width)
+    def sample(self, called: Called, *, opened: bool = True) -> Sample:
+        """Return one call of a network; what is made of pixels follows their number."""
+        known = self._known.sample(called, opened=opened)
+        is_of_pixels = called.part == self.family.autoencoder
+        return _times(known, self._pixels) if is_of_pixels else known
+
+    def untouched(self, phase: Phase) -> Sample:
+        known = self._known.denoising if phase.work == "denoise" else self._known.decoding
+        return _times(self._known.untouched(known), self._pixels * phase.frames / known.frames)
+
+    def called_weights(self, called: Called) -> int:
+        return self._known.called_weights(called)
+
+    @property
+    def _pixels(self) -> float:
+        return self.height * self.width / (self._known.height * self._known.width)
+
+    def _table(self, work: str, batch: int) -> ScaledTable:
+        known, phase = self._known, self.decoding if work == "decode" else self.denoising
+        table = known.decoder if work == "decode" else known.denoiser if batch == known.batch else known.half
+        return ScaledTable(table, phase.frames, self.height / known.height, self.width / known.width)
 
 
 def _times(sample: Sample, share: float) -> Sample:

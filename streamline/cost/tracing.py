@@ -10,12 +10,14 @@ from diffusers import DiffusionPipeline
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..families import published
-from ..families.networks import family_of
+from ..families.base import Family, Shape
+from ..families.networks import network_of
 from ..families.running import run_network
+from ..families.subject import Subject
+from ..families.subjects import build_part, subject_named, subject_of
 from ..hardware.live_tensors import LiveTensors
 from ..plan import BlockSlicing, Plan
-from .subject import Subject
+from ..registry import family_named
 
 
 @dataclass(frozen=True)
@@ -45,30 +47,33 @@ def trace(
 ) -> dict[str, Trace]:
     """Run one denoising step and one decode on tensors without data, by the code that runs with data.
 
-    model: a published model by name ("svd", "svd-xt", "animatediff"), or a pipeline, or what is planned for; of a
+    model: a published model by name, or a pipeline, or what is planned for; of a
         pipeline only the configurations are used, so adapters loaded into it are not seen.
     height, width: of the video in pixels. plan: None for the networks as they are.
-    batch: samples in one call of the UNet, 2 where guidance needs two halves; the decoder is given one video.
-    prepare: called with the UNet before it runs, to switch on what diffusers itself has for saving memory.
+    batch: samples in one call of the denoiser, 2 where guidance needs two halves; the decoder is given one video.
+    prepare: called with the denoiser before it runs, to switch on what diffusers itself has for saving memory.
     Returns a Trace each for "denoiser" and "decoder". Raises UnsupportedError for networks that have no family.
     """
+    subject = _subject(model, dtype)
+    family: Family = family_named(subject.family)
     with torch.no_grad(), FakeTensorMode():
-        unet, vae = _networks(model)
-        cast(unet, dtype)
-        cast(vae, dtype)
+        denoiser, autoencoder = (build_part(subject, part) for part in (family.denoisers[0], family.autoencoder))
+        cast(denoiser, dtype)
+        cast(autoencoder, dtype)
         if prepare is not None:
-            prepare(unet)
-        scale = 2 ** (len(vae.config.block_out_channels) - 1)
+            prepare(denoiser)
+        scale = family.scale(subject)
         size = (num_frames, height // scale, width // scale)
+        decoder = getattr(autoencoder, "decoder", autoencoder)
         return {
-            "denoiser": _trace(unet, plan and plan.denoiser, plan, (batch, *size)),
-            "decoder": _trace(vae.decoder, plan and plan.decoder, plan, (1, *size)),
+            "denoiser": _trace(denoiser, plan and plan.denoiser, plan, Shape(batch, *size)),
+            "decoder": _trace(decoder, plan and plan.decoder, plan, Shape(1, *size)),
         }
 
 
-def _trace(network: nn.Module, slicing: BlockSlicing | None, plan: Plan | None, extent: tuple[int, ...]) -> Trace:
+def _trace(network: nn.Module, slicing: BlockSlicing | None, plan: Plan | None, shape: Shape) -> Trace:
     dtype = next(network.parameters()).dtype
-    arguments = cast_arguments(family_of(network).example(network, *extent), dtype)
+    arguments = cast_arguments(network_of(network).example(network, shape), dtype)
     with LiveTensors([network], keep_timeline=True) as memory:
         if plan is None:
             network(**arguments)
@@ -77,12 +82,10 @@ def _trace(network: nn.Module, slicing: BlockSlicing | None, plan: Plan | None, 
     return Trace(memory.peak_bytes, memory.weights_bytes, memory.calls, tuple(memory.timeline))
 
 
-def _networks(model: str | Subject | DiffusionPipeline) -> tuple[nn.Module, nn.Module]:
+def _subject(model: str | Subject | DiffusionPipeline, dtype: torch.dtype) -> Subject:
     if isinstance(model, Subject):
-        return model.build("unet"), model.build("vae")
-    if isinstance(model, str):
-        return published.build(model, "unet"), published.build(model, "vae")
-    return tuple(type(part).from_config(part.config).eval() for part in (model.unet, model.vae))
+        return model
+    return subject_named(model, dtype) if isinstance(model, str) else subject_of(model)
 
 
 def cast(network: nn.Module, dtype: torch.dtype) -> None:

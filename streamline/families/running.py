@@ -17,7 +17,7 @@ from ..program.conditions import Conditions
 from ..program.executor import Call, StepMemory, nothing
 from ..program.parts import parts_of
 from ..program.stages import Program
-from .networks import family_of
+from .networks import network_of
 
 # Attributes that make a module worth a closer look; most have none of them.
 SUSPECT = frozenset({"_diffusers_hook", "_hf_hook", "forward", "_chunk_dim"})
@@ -49,7 +49,7 @@ def run_network(
         network, which are in host memory.
     Raises UnsupportedError, naming the obstacle, if the network cannot be run as a program as it stands.
     """
-    family = family_of(network)
+    family = network_of(network)
     check_parts(network)
 
     program = family.lower(network)

@@ -14,9 +14,10 @@ from torch import nn
 
 from ..applying.apply import apply
 from ..cost.predicting import Place, predict
+from ..families.networks import call_arguments
 from ..hardware.live_tensors import LiveTensors
 from ..hardware.process_memory import peak_bytes, reset_peak
-from ..job import Job, call_arguments
+from ..job import Job
 from ..plan import Plan
 from ..planning.tuning import situation
 

@@ -16,10 +16,11 @@ from ..cost.experience import Experience, model_key
 from ..cost.observing import COUNTED_STEPS, observations_of
 from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place, predict
-from ..cost.subject import Subject
+from ..families.networks import call_arguments
+from ..families.subjects import subject_of
 from ..hardware.detection import detect
 from ..hardware.rates import rates_of
-from ..job import Job, call_arguments
+from ..job import Job
 from ..plan import Plan, Slicing
 
 ROUNDS = 4
@@ -75,7 +76,7 @@ def calibrate(pipe: DiffusionPipeline, job: Job, image: Image.Image | None) -> l
     What is learnt is kept: later predictions on this device are better for it.
     """
     job = Job.from_dict(job.to_dict() | {"num_inference_steps": STEPS})
-    costs = PipelineCost(Subject.of(pipe), job)
+    costs = PipelineCost(subject_of(pipe), job)
     device = detect(pipe._execution_device)
     experience = Experience(device, costs.subject.dtype)
     rates = rates_of(device)

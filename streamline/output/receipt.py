@@ -24,15 +24,18 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from ..errors import InputError, StreamlineError, quoted
+from ..families.naming import all_halves, model_of, models
+from ..families.networks import denoisers_of
 from ..hardware.detection import detect
-from ..job import Job, fit_to
-from ..models.catalog import MODELS, model_of
-from ..models.fingerprint import fingerprint
+from ..job import Job
+from ..pictures import fit_to
 from ..plan import Plan
 from ..planning.speeding import QUALITIES, Quality
 from ..prediction import Prediction
 from ..program.casting import FLOAT8_NAME, storage_of
 from ..running.run import Result
+from ..source import Source, source_of
+from ..store.fingerprint import fingerprint
 from .metrics import WINDOW, largest_difference, psnr, ssim
 
 FORMAT = 1
@@ -40,7 +43,6 @@ LARGEST_BYTES = 1 << 20  # of a receipt as JSON; one of a thousand steps has 30 
 LARGEST_NUMBER = 2**63
 PACKAGES = ("torch", "diffusers", "transformers")
 Method = Literal["streamlined", "original", "naive"]
-Half = Literal["model", "base", "motion_adapter"]  # what may be a folder
 NAME = re.compile(r"[^\W_][\w.+ -]{0,95}(/[^\W_][\w.+ -]{0,95})?")  # a name, or a hub id
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -92,8 +94,8 @@ class Measured:
 class Receipt:
     """One video.
 
-    model, base, motion_adapter: names, hub ids, or the last name of folders; the latter two where others than the
-        model's own were chosen.
+    model: its name, hub id, or the last name of a folder. parts: (part, the same) of those that were taken from
+        elsewhere than the model's own, by the names that `Source` has for them.
     image: SHA-256 of the picture that the video starts from, as the model saw it; None for text-to-video.
     method: "naive" is clip by clip. plan: None unless streamlined.
     dtype: of the weights, "float16" or alike; "float8" where most are kept in 8 bits.
@@ -102,7 +104,7 @@ class Receipt:
     predicted, fidelity: None where nobody asked.
     disturbances: what slowed the run down or took its memory, a sentence each.
     quality: that was asked of the plan; card: an emulated one that it was made for; None where nobody asked.
-    folders: (field, fingerprint) for each of model, base and motion_adapter that is a folder.
+    folders: ("model" or a part, fingerprint) for each of them that is a folder.
     date: in UTC, to the second, as in ISO 8601.
 
     Raises InputError when a field does not fit.
@@ -120,17 +122,15 @@ class Receipt:
     predicted: Predicted | None = None
     fidelity: Fidelity | None = None
     image: str | None = None
-    base: str | None = None
-    motion_adapter: str | None = None
+    parts: tuple[tuple[str, str], ...] = ()
     disturbances: tuple[str, ...] = ()
     quality: Quality | None = None
     card: str | None = None
-    folders: tuple[tuple[Half, str], ...] = ()
+    folders: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("model", "base", "motion_adapter"):
-            value = getattr(self, name)
-            if not (value is None and name != "model") and not (isinstance(value, str) and NAME.fullmatch(value)):
+        for name, value in self.names.items():
+            if not (isinstance(value, str) and NAME.fullmatch(value)):
                 raise InputError(f"A receipt's {name.replace('_', ' ')} must be a name or a hub id.")
         if self.method not in get_args(Method) or (self.plan is None) is (self.method == "streamlined"):
             raise InputError("A receipt has a plan when its method is streamlined, and none for original or naive.")
@@ -146,13 +146,23 @@ class Receipt:
             raise InputError(f"A receipt's quality must be one of {', '.join(QUALITIES)}.")
         if self.card is not None and not (isinstance(self.card, str) and 0 < len(self.card) <= 200):
             raise InputError("A receipt's card must be a short text.")
-        named = {half for half in get_args(Half) if getattr(self, half) is not None}
-        if not all(half in named and isinstance(told, str) and DIGEST.fullmatch(told) for half, told in self.folders):
-            raise InputError("A receipt's folders must be fingerprints of its model, base or motion adapter.")
+        names = self.names
+        if not all(name in names and isinstance(told, str) and DIGEST.fullmatch(told) for name, told in self.folders):
+            raise InputError("A receipt's folders must be fingerprints of its model, or of a part that it names.")
 
     @property
     def seed(self) -> int:
         return self.job.seed
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What is called how: "model", and the parts that were taken from elsewhere."""
+        return {"model": self.model, **dict(self.parts)}
+
+    @property
+    def source(self) -> Source:
+        """What the video was made from, folders by their last names only."""
+        return Source(self.model, self.parts)
 
     @property
     def exactness(self) -> Literal["exact", "approximate"]:
@@ -165,12 +175,15 @@ class Receipt:
         """Whether a picture is the one that the video starts from."""
         return self.image is not None and digest(image, self.job) == self.image
 
-    def is_of(self, half: Half, folder: str) -> bool:
-        """Whether a folder is what the video was made with: by its fingerprint, or else by its name."""
-        told = dict(self.folders).get(half)
+    def is_of(self, name: str, folder: str) -> bool:
+        """Whether a folder is what the video was made with: by its fingerprint, or else by its name.
+
+        name: "model", or a part.
+        """
+        told = dict(self.folders).get(name)
         try:
             if told is None:
-                return public_name(folder) == getattr(self, half)
+                return public_name(folder) == self.names.get(name)
             return fingerprint(Path(folder).expanduser()) == told
         except (OSError, RuntimeError, ValueError):  # nothing of that name can be read
             return False
@@ -181,34 +194,34 @@ class Receipt:
         pipe: DiffusionPipeline,
         result: Result,
         *,
-        model: str | None = None,
+        source: Source | None = None,
         image: Image.Image | None = None,
-        base: str | None = None,
-        motion_adapter: str | None = None,
         naive: bool = False,
         predicted: Prediction | None = None,
         fidelity: Fidelity | None = None,
         quality: Quality | None = None,
+        card: str | None = None,
     ) -> Receipt:
-        """The receipt of a run that has just ended.
+        """Return the receipt of a run that has just ended.
 
-        model, base, motion_adapter: what `load` was given; by default the model is told from the pipeline.
+        source: what the pipeline was loaded from; by default as `load` noted it, or as can be told from the pipeline.
         image: what `run` was given. naive: whether the result is of `run_naive`. quality: what `tune` was given.
+        card: the emulated one that it was planned for.
         """
         known = model_of(pipe)
-        model = model or (known.name if known is not None else str(pipe.name_or_path or type(pipe).__name__))
-        given = {"model": model, "base": base, "motion_adapter": motion_adapter}
+        source = source or (Source(known.name) if known is not None and not source_of(pipe).parts else source_of(pipe))
+        given = {"model": source.name, **dict(source.parts)}
+        denoiser = denoisers_of(pipe)[0]
         packages = ((package, version(package)) for package in PACKAGES)
         predicted_totals = None if predicted is None else Predicted(predicted.peak_bytes, predicted.seconds)
         return cls(
-            model=public_name(model),
-            base=None if base is None else public_name(base),
-            motion_adapter=None if motion_adapter is None else public_name(motion_adapter),
+            model=public_name(source.name),
+            parts=tuple((part, public_name(name)) for part, name in source.parts),
             job=result.job,
             plan=result.plan,
             method="naive" if naive else "original" if result.plan is None else "streamlined",
             device=detect(result.device).name,
-            dtype=FLOAT8_NAME if storage_of(pipe.unet) else str(pipe.unet.dtype).removeprefix("torch."),
+            dtype=FLOAT8_NAME if storage_of(denoiser) else str(denoiser.dtype).removeprefix("torch."),
             versions=(("python", platform.python_version()), *packages),
             measured=Measured(
                 peak_bytes=result.peak_bytes,
@@ -223,12 +236,13 @@ class Receipt:
             image=None if image is None else digest(image, result.job),
             disturbances=result.disturbances,
             quality=quality,
-            folders=tuple((half, told) for half, name in given.items() if (told := _fingerprint_of(name))),
+            card=card,
+            folders=tuple((part, told) for part, name in given.items() if (told := _fingerprint_of(name))),
         )
 
     def to_dict(self) -> dict:
         """Plain data, ready for JSON, in which an infinite PSNR is null."""
-        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        data = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "parts"}
         fidelity = self.fidelity and asdict(self.fidelity)
         if fidelity and math.isinf(fidelity["psnr"]):
             fidelity["psnr"] = None
@@ -241,6 +255,7 @@ class Receipt:
             "fidelity": fidelity,
             "disturbances": list(self.disturbances),
             "folders": dict(self.folders),
+            **dict(self.parts),
         }
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -252,15 +267,17 @@ class Receipt:
         if not isinstance(data, Mapping) or data.get("streamline_receipt") != FORMAT:
             raise InputError("This is no receipt of a video made here.")
         derived = {"streamline_receipt", "seed", "exactness"}
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(data) - known - derived, key=str):
+        parts = {half.name for half in all_halves()}  # beside the fields, and null where the model's own was taken
+        known = {field.name for field in fields(cls)} - {"parts"}
+        if unknown := sorted(set(data) - known - parts - derived, key=str):
             raise InputError(f"A receipt has no field {quoted(unknown[0])}.")
         optional = {
-            "predicted", "fidelity", "image", "base", "motion_adapter", "disturbances", "quality", "card", "folders",
+            "predicted", "fidelity", "image", "disturbances", "quality", "card", "folders",
         }  # fmt: skip
         if missing := sorted(known - optional - set(data)):
             raise InputError(f"A receipt needs the {missing[0]}.")
         values = {name: value for name, value in data.items() if name in known}
+        values["parts"] = tuple((part, data[part]) for part in sorted(parts) if data.get(part) is not None)
         try:
             values["job"] = Job.from_dict(data["job"])
             values["plan"] = None if data["plan"] is None else Plan.from_dict(data["plan"])
@@ -290,7 +307,7 @@ class Receipt:
 
 def public_name(model: str) -> str:
     """What a model is called, without where it is: of a folder, its last name."""
-    if any(model == known.name for known in MODELS):
+    if any(model == known.name for known in models()):
         return model
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not Path(model).is_dir() and NAME.fullmatch(model)
     if is_hub_id:
@@ -307,9 +324,9 @@ def digest(image: Image.Image, job: Job) -> str:
     return hashlib.sha256(fit_to(image, job).tobytes()).hexdigest()
 
 
-def _fingerprint_of(model: str | None) -> str | None:
+def _fingerprint_of(model: str) -> str | None:
     """Of what is told by no more than a folder's name; None for what has a name of its own or a hub id."""
-    if model is None or any(model == known.name for known in MODELS) or "/" in public_name(model):
+    if any(model == known.name for known in models()) or "/" in public_name(model):
         return None
     try:
         return fingerprint(Path(model).expanduser())

@@ -15,8 +15,8 @@ from diffusers import DiffusionPipeline
 
 from ..cache import cache_folder, read_json, write_json
 from ..errors import PlanError
+from ..families.naming import name_of, scheduler_key
 from ..job import Job
-from ..models.naming import name_of, scheduler_key
 from ..plan import Plan, Rehash
 from ..sampler import Sampler
 

@@ -134,8 +134,8 @@ def _pairs(costs: PipelineCost, place: Place, residency: Residency) -> Iterator[
         key=lambda pair: (pair[0].seconds, pair[0].bytes),
     )
     resident = resident_bytes(costs, residency, place)
-    step = resident["denoise"] + costs.held.denoise
-    after = resident["decode"] + costs.held.decode
+    step = resident[costs.denoising.name] + costs.held_bytes(costs.denoising)
+    after = resident[costs.decoding.name] + costs.held_bytes(costs.decoding)
     limits = {choice.bytes + step for choice, _ in denoisers} | {choice.bytes + after for choice in decoder}
     seen = set()
     for limit in sorted(limits):

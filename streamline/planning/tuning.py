@@ -20,13 +20,14 @@ from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place
 from ..cost.predicting import predict as predict_plan
 from ..cost.scaling import ScaledCost
-from ..cost.subject import Subject
-from ..families import published
+from ..families.building import planned_names
+from ..families.subject import Subject
+from ..families.subjects import subject_named, subject_of
 from ..hardware.detection import default_budget, detect
 from ..hardware.device import Device
 from ..hardware.rates import Rates, rates_of
 from ..job import Job
-from ..models.catalog import computed_in, load
+from ..models.loading import computed_in, load
 from ..plan import Plan
 from ..prediction import BudgetError, Candidate, Prediction
 from ..program.casting import FLOAT8
@@ -175,7 +176,7 @@ def situation(
     model: DiffusionPipeline | str, job: Job, device: Where = None, dtype: torch.dtype | None = None
 ) -> tuple[PipelineCost, Place]:
     """The costs of a job and the place where it will run, as the functions above use them."""
-    if isinstance(model, str) and model not in published.MODELS:
+    if isinstance(model, str) and model not in planned_names():
         model = load(model, device=None if isinstance(device, tuple) else device, dtype=dtype)
     if isinstance(device, tuple):
         found, rates = device
@@ -184,9 +185,9 @@ def situation(
         rates = rates_of(found)
     if isinstance(model, str):
         storage = dtype if dtype == FLOAT8 else None
-        subject = Subject.published(model, computed_in(found.kind) if dtype is None or storage else dtype, storage)
+        subject = subject_named(model, computed_in(found.kind) if dtype is None or storage else dtype, storage)
     else:
-        subject = Subject.of(model)
+        subject = subject_of(model)
     return PipelineCost(subject, job), place_of(subject, job, found, rates)
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 from ..errors import InputError
-from ..job import LARGEST_SEED, Job
+from ..fields import LARGEST_SEED
+from ..job import Job
+from ..registry import family_of
 from .run import Event, Result, run
-
-SVD_CLIP = 2
-ANIMATEDIFF_CLIP = 4
 
 
 def run_naive(
@@ -36,8 +35,8 @@ def run_naive(
     the same. Seconds add up over clips and the peak is the highest; events are those of every clip in turn.
     Raises InputError as `run` does, and for clips of less than one frame.
     """
-    chained = isinstance(pipe, StableVideoDiffusionPipeline)
-    clip_frames = (SVD_CLIP if chained else ANIMATEDIFF_CLIP) if clip_frames is None else clip_frames
+    family = family_of(pipe)
+    clip_frames = family.clip_frames if clip_frames is None else clip_frames
     if clip_frames < 1:
         raise InputError(f"A clip needs at least one frame, not {clip_frames}.")
 
@@ -45,7 +44,7 @@ def run_naive(
     for index in range(-(-job.num_frames // clip_frames)):
         clip = replace(job, num_frames=clip_frames, seed=(job.seed + index) % (LARGEST_SEED + 1))
         clips.append(run(pipe, clip, None, image, on_event, should_stop=should_stop, count_tensors=count_tensors))
-        if chained:
+        if family.is_chained:
             image = clips[-1].frames[-1]
     return replace(
         clips[0],

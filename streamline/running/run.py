@@ -26,11 +26,12 @@ from ..errors import (
     is_out_of_memory,
     telling_out_of_memory,
 )
+from ..families.networks import call_arguments
 from ..hardware.cap import capped
 from ..hardware.detection import detect
 from ..hardware.live_tensors import LiveTensors
 from ..hardware.process_memory import give_back
-from ..job import Job, call_arguments
+from ..job import Job
 from ..plan import Plan
 from ..prediction import Prediction
 from ..sampler import sampler_arguments

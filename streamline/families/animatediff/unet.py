@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from ...errors import InputError, UnsupportedError
 from ...program.conditions import Conditions
 from ...program.stages import Builder, Program
+from ..base import Shape
 from ..layers.arguments import as_timesteps, needs_resize
 from ..layers.blocks import downsample, project_out, require, require_open, resnet, to_video, upsample
 from ..layers.plain import is_plain, opens_transformer, pieces_of, transformer_block
 
-CLIP_TOKENS = 77  # the length diffusers pads a prompt to, for Stable Diffusion's text encoder
 SDXL_TIME_IDS = 6  # original size, crop corner and target size, two numbers each
 
 
@@ -243,22 +243,22 @@ def forward(
     return UNetMotionOutput(sample=output) if return_dict else (output,)
 
 
-def example(unet: UNetMotionModel, batch: int, frames: int, height: int, width: int) -> dict:
-    """Arguments of the right shapes for one call; height and width in latent pixels.
+def example(unet: UNetMotionModel, shape: Shape) -> dict:
+    """Return arguments of the right shapes for one call.
 
     Raises InputError for more frames than the motion modules have positions for.
     """
-    if frames > unet.config.motion_max_seq_length:
-        raise InputError(f"This model makes at most {unet.config.motion_max_seq_length} frames, not {frames}.")
+    if shape.frames > unet.config.motion_max_seq_length:
+        raise InputError(f"This model makes at most {unet.config.motion_max_seq_length} frames, not {shape.frames}.")
     channels = unet.config.cross_attention_dim
     channels = channels if isinstance(channels, int) else channels[0]
     arguments = {
-        "sample": torch.zeros(batch, unet.config.in_channels, frames, height, width),
+        "sample": torch.zeros(shape.batch, unet.config.in_channels, shape.frames, shape.height, shape.width),
         "timestep": torch.tensor(0),
-        "encoder_hidden_states": torch.zeros(batch * frames, CLIP_TOKENS, channels),
+        "encoder_hidden_states": torch.zeros(shape.batch * shape.frames, shape.tokens, channels),
     }
     if unet.config.addition_embed_type == "text_time":
-        time_ids = torch.zeros(batch, SDXL_TIME_IDS)
+        time_ids = torch.zeros(shape.batch, SDXL_TIME_IDS)
         text = unet.add_embedding.linear_1.in_features - SDXL_TIME_IDS * unet.config.addition_time_embed_dim
-        arguments["added_cond_kwargs"] = {"text_embeds": torch.zeros(batch, text), "time_ids": time_ids}
+        arguments["added_cond_kwargs"] = {"text_embeds": torch.zeros(shape.batch, text), "time_ids": time_ids}
     return arguments

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...errors import UnsupportedError
 from ...program.conditions import Conditions
 from ...program.stages import Builder, Program
+from ..base import Shape
 from .blocks import double, project_out, require, require_open, resnet
 
 
@@ -75,6 +76,6 @@ def forward(
     return execute({"sample": sample}, conditions)
 
 
-def example(decoder: Decoder, batch: int, frames: int, height: int, width: int) -> dict:
-    """Arguments of the right shapes for one call; height and width in latent pixels."""
-    return {"sample": torch.zeros(batch * frames, decoder.conv_in.in_channels, height, width)}
+def example(decoder: Decoder, shape: Shape) -> dict:
+    """Return arguments of the right shapes for one call."""
+    return {"sample": torch.zeros(shape.batch * shape.frames, decoder.conv_in.in_channels, shape.height, shape.width)}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...program.conditions import Conditions
 from ...program.stages import Builder, Program
+from ..base import Shape
 from .blocks import downsample, project_out, require_open
 from .image_decoder import call_by_name, image_resnet, middle
 
@@ -38,7 +39,11 @@ def forward(encoder: Encoder, execute: Callable[[dict[str, Tensor], Conditions],
     return execute({"sample": sample}, Conditions(1, sample.shape[0], rows={"emb": None}, shared={}))
 
 
-def example(encoder: Encoder, batch: int, frames: int, height: int, width: int) -> dict:
-    """Arguments of the right shapes for one call; height and width in latent pixels."""
+def example(encoder: Encoder, shape: Shape) -> dict:
+    """Return arguments of the right shapes for one call."""
     scale = 2 ** (len(encoder.down_blocks) - 1)
-    return {"sample": torch.zeros(batch * frames, encoder.conv_in.in_channels, scale * height, scale * width)}
+    return {
+        "sample": torch.zeros(
+            shape.batch * shape.frames, encoder.conv_in.in_channels, scale * shape.height, scale * shape.width
+        )
+    }

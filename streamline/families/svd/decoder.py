@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...program.conditions import Conditions
 from ...program.stages import Builder, Program
+from ..base import Shape
 from ..layers.blocks import double, project_out, require, require_open, to_rows, to_video
 from .layers import spatio_temporal_resnet
 
@@ -69,10 +70,10 @@ def forward(
     return execute({"sample": sample}, conditions)
 
 
-def example(decoder: TemporalDecoder, batch: int, frames: int, height: int, width: int) -> dict:
-    """Arguments of the right shapes for one call; height and width in latent pixels."""
+def example(decoder: TemporalDecoder, shape: Shape) -> dict:
+    """Return arguments of the right shapes for one call."""
     return {
-        "sample": torch.zeros(batch * frames, decoder.conv_in.in_channels, height, width),
-        "image_only_indicator": torch.zeros(batch, frames),
-        "num_frames": frames,
+        "sample": torch.zeros(shape.batch * shape.frames, decoder.conv_in.in_channels, shape.height, shape.width),
+        "image_only_indicator": torch.zeros(shape.batch, shape.frames),
+        "num_frames": shape.frames,
     }

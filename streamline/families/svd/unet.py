@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ...program.conditions import Conditions
 from ...program.parts import parts_of
 from ...program.stages import Builder, Program
+from ..base import Shape
 from ..layers.arguments import as_timesteps, needs_resize
 from ..layers.blocks import downsample, project_out, require_open, upsample
 from ..layers.plain import OneToken
@@ -104,13 +105,13 @@ def forward(
     return UNetSpatioTemporalConditionOutput(sample=output) if return_dict else (output,)
 
 
-def example(unet: UNetSpatioTemporalConditionModel, batch: int, frames: int, height: int, width: int) -> dict:
-    """Arguments of the right shapes for one call; height and width in latent pixels."""
+def example(unet: UNetSpatioTemporalConditionModel, shape: Shape) -> dict:
+    """Return arguments of the right shapes for one call."""
     channels, time_ids = unet.config.cross_attention_dim, unet.add_embedding.linear_1.in_features
     channels = channels if isinstance(channels, int) else channels[0]
     return {
-        "sample": torch.zeros(batch, frames, unet.config.in_channels, height, width),
+        "sample": torch.zeros(shape.batch, shape.frames, unet.config.in_channels, shape.height, shape.width),
         "timestep": torch.tensor(0.0),
-        "encoder_hidden_states": torch.zeros(batch, 1, channels),
-        "added_time_ids": torch.zeros(batch, time_ids // unet.config.addition_time_embed_dim),
+        "encoder_hidden_states": torch.zeros(shape.batch, 1, channels),
+        "added_time_ids": torch.zeros(shape.batch, time_ids // unet.config.addition_time_embed_dim),
     }

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from ...cost.pipeline_cost import PipelineCost
 from ...cost.predicting import Place
-from ...cost.subject import Subject
 from ...cost.tracing import trace
+from ...families.subject import Subject
+from ...families.subjects import subject_named
 from ...hardware.cards import emulate
 from ...job import Job
 from ...plan import Plan, Residency
@@ -43,7 +44,7 @@ class Floor:
     @property
     def subject(self) -> Subject:
         """Motion modules have as many positions as there are frames, where the published ones have fewer."""
-        subject = Subject.published(self.model, torch.float16)
+        subject = subject_named(self.model, torch.float16)
         unet = subject.configs["unet"]
         positions = unet.get("motion_max_seq_length", self.num_frames)
         if positions >= self.num_frames:

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from ...cost.tracing import cast_arguments
 from ...errors import OutOfMemory, telling_out_of_memory
-from ...families.networks import family_of
+from ...families.naming import models
+from ...families.networks import network_of
 from ...families.running import run_network
 from ...job import Job
-from ...models.catalog import MODELS, load
+from ...models.loading import load
 from ...plan import Plan
 from ...planning.tuning import predict
 from ...running.run import Event, Step
@@ -100,7 +101,7 @@ def parity(pipe: DiffusionPipeline, frames: int, height: int, width: int) -> dic
     generator = torch.Generator("cpu").manual_seed(0)
     arguments = {
         name: torch.randn(value.shape, generator=generator) if value.ndim else value
-        for name, value in family_of(unet).example(unet, *size).items()
+        for name, value in network_of(unet).example(unet, *size).items()
     }
     arguments = {name: value.to(unet.device) for name, value in arguments.items()}
     plan = Plan.uniform(4)
@@ -195,7 +196,7 @@ def _measure(pipe: DiffusionPipeline, job: Job, method: Method, baseline: int | 
 
 
 def _pipeline(model: str, device: str, dtype: torch.dtype, rehearse: bool) -> tuple[DiffusionPipeline, str]:
-    known = {one.name: one for one in MODELS}
+    known = {one.name: one for one in models()}
     if not rehearse and known[model].is_here:
         pipe = load(model, device=device, dtype=dtype, offline=True)
         pipe.set_progress_bar_config(disable=True)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from ...job import Job
-from ...models.catalog import load
+from ...models.loading import load
 from ...plan import Plan
 from ...planning.tuning import plan_with_prediction
 from ...prediction import BudgetError

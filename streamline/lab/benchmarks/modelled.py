@@ -18,13 +18,13 @@ from tqdm import tqdm
 from ...cost.pipeline_cost import PipelineCost
 from ...cost.predicting import Place, predict
 from ...cost.tracing import Trace, trace
+from ...families.building import planned
 from ...hardware.cards import emulate
 from ...job import Job
 from ...plan import Plan
 from ...planning.planner import QUALITIES
 from ...planning.tuning import frontier, plan_with_prediction, situation
 from ...prediction import BudgetError
-from ...running.naive import ANIMATEDIFF_CLIP, SVD_CLIP
 from . import paper, results
 from .methods import FRAMES_AT_ONCE
 
@@ -69,7 +69,7 @@ def _rows(model: str, size: int, card: str) -> Iterator[dict]:
 
     yield row("original", *_as_it_is(model, job, card), papers="original")
     yield row("original, tuned by hand", *_by_hand(model, job, card))
-    clip = SVD_CLIP if model.startswith("svd") else ANIMATEDIFF_CLIP
+    clip = planned(model)[0].clip_frames
     peak, seconds = _as_it_is(model, replace(job, num_frames=clip), card)
     yield row("naive slicing", peak, seconds * -(-job.num_frames // clip), papers="naive slicing")
     for quality in QUALITIES:

@@ -16,8 +16,9 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPTokenizer
 
-from ...families import published
-from ...models.catalog import BUNDLED
+from ...families.building import assemble, config
+from ...families.building import parts as parts_of
+from ...store.finding import BUNDLED
 
 TOKENS = 77  # a prompt's length for Stable Diffusion 1.5
 SVD_SCHEDULER = {
@@ -49,10 +50,10 @@ def random_pipeline(
     """A published model by name, made where it will run. changes: to the configurations of its parts."""
     torch.manual_seed(0)
     parts = {}
-    for part in published.parts(model):
-        config = published.config(model, part) | changes.get(part, {})
+    for part in parts_of(model):
+        changed = config(model, part) | changes.get(part, {})
         with torch.device(device):
-            parts[part] = nn.Module.to(published.assemble(config), dtype)  # diffusers' own warns without need
+            parts[part] = nn.Module.to(assemble(changed), dtype)  # diffusers' own warns without need
     if "image_encoder" in parts:
         pipe = StableVideoDiffusionPipeline(
             **parts, scheduler=EulerDiscreteScheduler(**SVD_SCHEDULER), feature_extractor=CLIPImageProcessor()

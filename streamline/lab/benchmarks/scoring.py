@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
 from ...output.metrics import PEAK, psnr, ssim
-from ...running.naive import ANIMATEDIFF_CLIP, SVD_CLIP
+from ...registry import family_of
 from ..recipes import judge
 from .cases import Case
 
@@ -48,7 +48,7 @@ def movement(frames: Sequence[Image.Image], borders: Sequence[int]) -> dict[str,
 
 def borders_of(pipe: DiffusionPipeline, num_frames: int) -> tuple[int, ...]:
     """The frames that naive slicing begins a clip with, but for the first."""
-    length = SVD_CLIP if isinstance(pipe, StableVideoDiffusionPipeline) else ANIMATEDIFF_CLIP
+    length = family_of(pipe).clip_frames
     return tuple(range(length, num_frames, length))
 
 

@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 
 from ...commands.job_options import size_of
 from ...errors import InputError
-from ...models.catalog import device_for, load
+from ...models.loading import device_for, load
 from ..benchmarks import floors, gpu, modelled, paper, readme, results, tables, traced
 from ..benchmarks.cases import STEPS, plain_cases, world_cases
 from ..benchmarks.field_scores import has_fvd

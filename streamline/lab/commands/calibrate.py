@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import diffusers
-from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm import tqdm
 
@@ -19,6 +19,7 @@ from ...errors import InputError
 from ...families.layers.cache_points import CUTS
 from ...job import Job
 from ...planning.calibrations import Calibration, keep
+from ...registry import family_of
 from ..recipes import world
 from ..recipes.sampling import to_image
 from ..reuse.calibrating import Progress, calibrate
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> str:
     pipe, job, image = prepare(options)
     if options.scheduler is not None:
         pipe.scheduler = _scheduler(options.scheduler).from_config(pipe.scheduler.config)
-    samples = samples_of(pipe, job, image, options.seeds, is_given=options.motion_bucket is not None)
+    samples = samples_of(pipe, job, image, options.seeds, is_given=options.motion_bucket_id is not None)
     with tqdm(desc="calibrating", unit="run", file=sys.stderr) as bar:
 
         def show(progress: Progress) -> None:
@@ -71,13 +72,13 @@ def samples_of(
 
     is_given: whether the job's motion bucket was asked for; otherwise it is that of the scene.
     """
-    is_svd = isinstance(pipe, StableVideoDiffusionPipeline)
+    starts_from_image = family_of(pipe).task_of(pipe) == "image-to-video"
     samples = []
     for index in range(count):
         one = replace(job, seed=(job.seed + index) % 2**32)
-        if (image if is_svd else job.prompt) or (not is_svd and image is not None):
+        if (image if starts_from_image else job.prompt) or (not starts_from_image and image is not None):
             samples.append(Sample(one, image))
-        elif is_svd:
+        elif starts_from_image:
             scene = replace(world.image_scene(SCENES + index), fps=world.USUAL_FPS)
             if not is_given:
                 one = replace(one, motion_bucket_id=world.motion_bucket(scene))

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...cost.predicting import predict
 from ...errors import InputError
 from ...families.layers.cache_points import CUTS
-from ...models.naming import name_of, scheduler_key
+from ...families.naming import name_of, scheduler_key
 from ...plan import Plan, Rehash
 from ...planning.calibrations import Calibration, Option, StepCost
 from ...planning.policies import FEW_STEPS

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from ...applying.apply import apply
 from ...families.layers.cache_points import CUTS, find_cut
-from ...job import Job, call_arguments
+from ...families.networks import call_arguments
+from ...job import Job
 from ...plan import Plan
 from ...program.conditions import Conditions
 from ...program.executor import Call, nothing

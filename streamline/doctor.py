@@ -232,9 +232,8 @@ def look_at_hub(models: Sequence[Model], *, offline: bool) -> Iterator[Finding]:
         return
     for model in absent:
         try:
-            for source in (model.source, model.motion_adapter):
-                if source is not None:
-                    _look_up(source)
+            for source in (model.source, *dict(model.parts).values()):
+                _look_up(source)
         except GatedRepoError:
             yield Finding(
                 "warning",

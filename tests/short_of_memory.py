@@ -17,6 +17,7 @@ import torch
 from diffusers import UNetMotionModel
 
 from streamline import Plan
+from streamline.families.base import Shape
 from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.hardware.process_memory import give_back
@@ -57,7 +58,7 @@ def main(folder: Path) -> None:
         num_attention_heads=4,
         motion_max_seq_length=8,
     ).requires_grad_(False)
-    example, weights = network_of(network).example(network, 1, 2, 8, 8), weights_of([network])
+    example, weights = network_of(network).example(network, Shape(1, 2, 8, 8)), weights_of([network])
     called = partial(run_network, network, Plan.uniform(2).denoiser, False, **example)
     expected, again = network(**example).sample, called().sample  # what any first call keeps is kept by now
     give_back()

@@ -12,7 +12,7 @@ import streamline
 from streamline import Job, Plan
 from streamline.cost.pipeline_cost import PipelineCost
 from streamline.cost.predicting import Place, predict
-from streamline.cost.subject import Subject
+from streamline.families.subjects import subject_of
 from streamline.hardware.rates import Rates
 from streamline.program.casting import FLOAT8, cast_layers, keep_in, storage_of
 
@@ -45,7 +45,7 @@ def test_it_is_smaller_and_similar_and_its_peak_is_known(model, tmp_path, record
         pipe.set_progress_bar_config(disable=True)
         prompt = {"prompt": "a red circle moving left on a black background"} if image is None else {}
         job = Job.for_model(pipe, num_inference_steps=5, **prompt)
-        costs = PipelineCost(Subject.of(pipe), job, tmp_path)
+        costs = PipelineCost(subject_of(pipe), job, tmp_path)
         for plan in (Plan(), Plan.uniform(4), Plan.uniform(3, guidance="apart")):
             result = streamline.run(pipe, job, plan, image)
             predicted = predict(costs, plan, PLACE)

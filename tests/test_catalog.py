@@ -8,11 +8,11 @@ import torch
 import untrained
 from diffusers import AnimateDiffPipeline, DDIMScheduler, StableVideoDiffusionPipeline
 from safetensors.torch import load_file
-from streamline.models.catalog import _variant
 
 from streamline import MODELS, InputError, ModelError, load
 from streamline.families.naming import model_of
-from streamline.models import catalog
+from streamline.models import loading as catalog
+from streamline.models.loading import _variant
 from streamline.store.finding import BUNDLED
 from streamline.weights.residency import bring
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from networks import KINDS, random_plan
 from PIL import Image
-from streamline.cost.subject import Subject
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
@@ -20,6 +19,7 @@ from streamline.cost.table import Table
 from streamline.families.layers.cache_points import find_cut
 from streamline.families.networks import network_of
 from streamline.families.running import run_network
+from streamline.families.subjects import subject_named
 from streamline.program.weights import other_weights
 from streamline.weights.streaming import Streamed
 
@@ -112,7 +112,7 @@ def test_the_composed_peak_is_that_of_a_trace(kind, record_property):
 def test_the_composed_peak_of_a_published_model_is_that_of_a_trace(record_property):
     """At full size, where a trace takes seconds for one plan."""
     job = Job(height=576, width=1024, num_frames=16)
-    costs = PipelineCost(Subject.published("animatediff", torch.float16), job)
+    costs = PipelineCost(subject_named("animatediff", torch.float16), job)
     plan = Plan({"*": Slicing(2, 2), "up.3": Slicing(6, 6)}, Slicing(5, 3), "apart")
     traces = trace("animatediff", height=576, width=1024, num_frames=16, plan=plan)
     peaks = {"denoiser": costs.denoise(plan.denoiser, "apart"), "decoder": costs.decode(plan.decoder)}

@@ -9,12 +9,11 @@ from PIL import Image, ImageChops
 
 import streamline
 import ui.gallery
-from streamline import cache
+from streamline import Source, cache
 from streamline import files as drafts
 from streamline.files import appearing
 from streamline.output import receipt, receipt_files, video
 from ui.gallery import Gallery
-from ui.models import Source
 from ui.orders import Order, Part, Settings
 from ui.service import Service
 

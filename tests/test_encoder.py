@@ -10,6 +10,7 @@ from networks import image_autoencoder, random_plan
 from PIL import Image
 
 from streamline import Job, LiveTensors, Plan, Slicing, apply, run
+from streamline.families.base import Shape
 from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.program.weights import weights_of
@@ -44,7 +45,7 @@ def test_it_takes_less_memory():
         up_block_types=("UpDecoderBlock2D",) * 3,
         norm_num_groups=8,
     ).encoder
-    arguments = network_of(network).example(network, 1, 1, 24, 24)
+    arguments = network_of(network).example(network, Shape(1, 1, 24, 24))
     peaks = []
     for run_it in (network, lambda sample: run_network(network, Plan().decoder, False, sample)):
         with torch.no_grad(), LiveTensors([network]) as memory:

@@ -7,10 +7,10 @@ import time
 from PIL import Image
 
 import streamline
+from streamline import Source
 from ui.events import Failed
 from ui.gallery import Gallery
 from ui.journal import Lines, note
-from ui.models import Source
 from ui.orders import Order, Part, Settings
 from ui.service import Service
 

@@ -7,10 +7,11 @@ import pytest
 import untrained
 
 import streamline
+from streamline import Source
 from ui import work
 from ui.events import Loading, PartDone
 from ui.gallery import Gallery
-from ui.models import Pipelines, Source
+from ui.models import Pipelines
 from ui.orders import Order, Part, Settings
 from ui.service import Service
 

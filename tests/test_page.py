@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import streamline
+from streamline import Source
 from ui import charts, panels, words, work
 from ui.events import Failed, Loading, Noted, PartDone, PartStarted, Stepped
 from ui.fields import PICTURES, budget_text
 from ui.form import Form, read, read_picture
 from ui.gallery import Gallery
-from ui.models import Pipelines, Profile, Source, entries
+from ui.models import Pipelines, Profile, entries
 from ui.orders import Order, Part, Settings
 from ui.planning import Planner
 from ui.restoring import Restored, restore, settings_of

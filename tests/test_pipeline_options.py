@@ -41,6 +41,7 @@ from pipelines import (
 from torch import nn
 
 import streamline
+from streamline.families.base import Shape
 from streamline.families.networks import network_of
 from streamline.families.running import run_network
 
@@ -350,7 +351,7 @@ def test_a_residual_for_all_frames_counts_for_each():
     """A control network may add one picture's residuals to every frame."""
     unet = text_to_video().pipe.unet
     torch.manual_seed(13)
-    arguments = network_of(unet).example(unet, 2, 3, 5, 4)
+    arguments = network_of(unet).example(unet, Shape(2, 3, 5, 4))
     arguments["sample"] = torch.randn_like(arguments["sample"])
     skips = [torch.randn(1, 16, 5, 4), torch.randn(6, 16, 5, 4), torch.randn(1, 16, 3, 2), torch.randn(1, 32, 3, 2)]
     arguments["down_block_additional_residuals"] = tuple(skips)

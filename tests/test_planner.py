@@ -19,7 +19,7 @@ from streamline.cost.experience import Correction, Experience, Observation
 from streamline.cost.pipeline_cost import PipelineCost
 from streamline.cost.predicting import Place, predict
 from streamline.cost.scaling import ScaledCost
-from streamline.cost.subject import Subject
+from streamline.families.subjects import subject_of
 from streamline.planning.planner import candidates, choose
 
 RATES = Rates(flops={"float32": 1e12, "float16": 4e12}, bandwidth=1e11, launch_seconds=5e-6, source="published")
@@ -35,8 +35,8 @@ def costs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("costs")
     svd, animatediff = untrained.svd(), untrained.animatediff()
     return {
-        "svd": PipelineCost(Subject.of(svd), Job(height=64, width=48, num_frames=5), folder),
-        "animatediff": PipelineCost(Subject.of(animatediff), Job(height=48, width=64, num_frames=4), folder),
+        "svd": PipelineCost(subject_of(svd), Job(height=64, width=48, num_frames=5), folder),
+        "animatediff": PipelineCost(subject_of(animatediff), Job(height=48, width=64, num_frames=4), folder),
     }
 
 

@@ -8,12 +8,12 @@ import torch
 import untrained
 from hypothesis import given
 from hypothesis import strategies as st
-from streamline.cost.subject import Subject
 
 from streamline import Device, InputError, Job, Plan, PlanError, Rates, Rehash, Sampler
 from streamline.cost.pipeline_cost import PipelineCost
 from streamline.cost.predicting import Place, predict
 from streamline.families.naming import scheduler_key
+from streamline.families.subjects import subject_of
 from streamline.planning.calibrations import Calibration, Option, StepCost, find_calibration, keep
 from streamline.planning.planner import candidates, choose
 from streamline.planning.policies import FEW_STEPS, Adaptive, Fixed, Never, Paper, Uniform
@@ -69,7 +69,7 @@ OPTIONS = (
 @pytest.fixture(scope="module")
 def costs(tmp_path_factory):
     pipe = untrained.animatediff()
-    return PipelineCost(Subject.of(pipe), Job(height=48, width=64, num_frames=4), tmp_path_factory.mktemp("costs"))
+    return PipelineCost(subject_of(pipe), Job(height=48, width=64, num_frames=4), tmp_path_factory.mktemp("costs"))
 
 
 @pytest.fixture

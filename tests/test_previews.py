@@ -11,8 +11,8 @@ from PIL import Image
 
 from streamline import InputError, Job, Plan, Rehash, Step, load, preview, run
 from streamline.families.layers.cache_points import find_cut
+from streamline.families.layers.latent_colours import PUBLISHED, WIDTHS, _linear, _pictures, fit
 from streamline.families.networks import network_of
-from streamline.models.previews import PUBLISHED, WIDTHS, _linear, _pictures, fit
 
 EXAMPLE = Path(__file__).parents[1] / "assets" / "examples" / "star.png"
 

@@ -6,7 +6,7 @@ from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from streamline.errors import ModelError
-from streamline.families import published
+from streamline.families import building as published
 
 SD15_UNET = 859_520_964
 MOTION_V3 = 417_137_600

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_video import clip
 
-from streamline import Fidelity, InputError, Job, Plan, Receipt, Rehash, export, read_receipt, run, run_naive
+from streamline import Fidelity, InputError, Job, Plan, Receipt, Rehash, Source, export, read_receipt, run, run_naive
 from streamline.output.receipt import LARGEST_BYTES, digest, public_name
 
 SUFFIXES = [".mp4", ".webm", ".zip", ".json"]
@@ -25,7 +25,7 @@ def receipt():
     pipe = untrained.animatediff()
     pipe.set_progress_bar_config(disable=True)
     job = Job.for_model(pipe, prompt='a "cat"; = # \\ {} and a Bär 🐻\nsits', num_frames=2, num_inference_steps=2)
-    return Receipt.of(pipe, run(pipe, job, Plan.uniform(2)), model="animatediff", base="someone/photos")
+    return Receipt.of(pipe, run(pipe, job, Plan.uniform(2)), source=Source("animatediff", {"base": "someone/photos"}))
 
 
 def write(receipt, path):
@@ -44,7 +44,7 @@ def test_a_receipt_is_found_in_whatever_it_was_put_in(receipt, tmp_path, suffix)
 
 
 def test_a_receipt_says_what_was_run_and_measured(receipt):
-    assert (receipt.model, receipt.base, receipt.method, receipt.dtype) == (
+    assert (receipt.model, dict(receipt.parts)["base"], receipt.method, receipt.dtype) == (
         "animatediff", "someone/photos", "streamlined", "float32",
     )  # fmt: skip
     assert receipt.measured.peak_bytes > receipt.measured.weights_bytes > 0

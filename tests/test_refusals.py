@@ -14,6 +14,7 @@ from torch import nn
 
 import streamline
 from streamline import UnsupportedError
+from streamline.families.base import Shape
 from streamline.families.networks import network_of
 
 
@@ -160,7 +161,7 @@ def test_other_pipelines_are_refused_by_name(kind):
 
 def test_arguments_that_no_plan_can_follow_are_refused_by_name():
     call = text_to_video()
-    arguments = network_of(call.pipe.unet).example(call.pipe.unet, 1, 2, 4, 4)
+    arguments = network_of(call.pipe.unet).example(call.pipe.unet, Shape(1, 2, 4, 4))
     with streamline.apply(call.pipe, PLANS["groups"]):
         with pytest.raises(UnsupportedError, match=r"attention_mask .* is not supported; leave it out"):
             call.pipe.unet(**arguments, attention_mask=torch.ones(1, 77))

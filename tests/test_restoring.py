@@ -13,13 +13,14 @@ from test_page import FORM, profile
 from test_tabs import SETTINGS, receipt_of, result_of
 
 import streamline
+from streamline import Source
 from streamline.output.receipt import digest
 from streamline.store.fingerprint import fingerprint
 from ui.events import PartDone
 from ui.fields import PICTURES, fill
 from ui.form import Form, read
 from ui.gallery import Gallery
-from ui.models import OWN, Source, entries
+from ui.models import OWN, entries
 from ui.orders import QUALITIES, Order, Part, Settings
 from ui.restoring import HALVES, Restored, restore, settings_of
 from ui.service import Service
@@ -79,7 +80,7 @@ def test_a_receipt_of_before_says_its_quality_by_its_plan():
 def test_a_folder_is_told_by_its_name_and_what_is_in_it(folder):
     pipe = streamline.load(str(folder), device="cpu")
     job = streamline.Job.for_model(pipe, prompt="a cat", num_frames=1, num_inference_steps=1)
-    receipt = streamline.Receipt.of(pipe, streamline.run(pipe, job, None), model=str(folder))
+    receipt = streamline.Receipt.of(pipe, streamline.run(pipe, job, None), source=streamline.Source(str(folder)))
     assert receipt.model == "my model" and dict(receipt.folders) == {"model": fingerprint(folder)}
     assert "jane" not in receipt.to_json() and "/" not in receipt.model
     assert streamline.Receipt.from_json(receipt.to_json()) == receipt
@@ -121,7 +122,10 @@ def test_a_folder_comes_back_where_it_is_known(tmp_path, folder):
 
 def test_the_halves_of_a_model_may_be_folders_too(tmp_path, folder):
     receipt = replace(
-        receipt_of(result_of(PLAN)), model="animatediff", base=folder.name, folders=(("base", fingerprint(folder)),)
+        receipt_of(result_of(PLAN)),
+        model="animatediff",
+        parts=(("base", folder.name),),
+        folders=(("base", fingerprint(folder)),),
     )
     path = file_of(receipt, tmp_path)
     with pytest.raises(streamline.InputError, match=r"type it under “Image model”"):

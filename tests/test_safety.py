@@ -12,9 +12,10 @@ from gradio.routes import App
 
 import streamline
 import ui
+from streamline import Source
 from ui import guard
 from ui.gallery import Gallery
-from ui.models import Pipelines, Source
+from ui.models import Pipelines
 
 ROOT = Path(__file__).parents[1]
 ENDLESS = ("heartbeat", "queue/data", "upload_progress", "dev/reload")  # routes that stream until the client goes
@@ -107,7 +108,11 @@ def test_no_address_leads_to_files_of_the_machine(server, path):
     "name", ["/etc", "assets/models", "../models", "~/models", ".", "a/../b", "tiny-svd/../x", "x" * 500]
 )
 def test_strangers_name_no_folders_of_this_machine(name):
-    for source in (Source(name), Source("animatediff", base=name), Source("animatediff", motion_adapter=name)):
+    for source in (
+        Source(name),
+        Source("animatediff", {"base": name}),
+        Source("animatediff", {"motion_adapter": name}),
+    ):
         with pytest.raises(streamline.ModelError, match="not open here"):
             Pipelines(offline=True, is_public=True).get(source, torch.float32)
 

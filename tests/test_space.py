@@ -94,7 +94,7 @@ def test_its_builder_finds_what_it_needs(card, requirements):
     assert SpecifierSet(wanted).contains(card["python_version"] + ".0")
     assert "demo = ui.build(" in (ROOT / card["app_file"]).read_text()
     assert len(card["short_description"]) <= 60
-    sources = {source for model in streamline.MODELS for source in (model.source, model.motion_adapter) if source}
+    sources = {source for model in streamline.MODELS for source in (model.source, *dict(model.parts).values())}
     assert set(card["models"]) == {source for source in sources if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source))}
 
 

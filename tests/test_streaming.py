@@ -14,15 +14,15 @@ from test_cost import Composed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from streamline import Cancelled, Job, OutOfMemory, Plan, Rehash, apply, load, predict, run
+from streamline import Cancelled, Job, OutOfMemory, Plan, Rehash, Source, apply, load, predict, run
 from streamline.commands.plan import WEIGHTS
+from streamline.families.base import Shape
 from streamline.families.layers.cache_points import find_cut
 from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.planning.planner import RESIDENCIES
 from streamline.program.weights import weights_of
 from streamline.weights.streaming import Streamed
-from ui.models import Source
 from ui.orders import Settings
 from ui.panels import sentence
 
@@ -126,7 +126,7 @@ def test_weights_are_back_wherever_a_run_ends(case):
         assert storages(*networks_of(pipe)) == before
         assert not any(part._forward_pre_hooks for part in pipe.vae.children())
     with pytest.raises(ZeroDivisionError), apply(pipe, plan, before_slice=lambda: 1 / 0):
-        pipe.unet(**network_of(pipe.unet).example(pipe.unet, 1, 2, 8, 8))
+        pipe.unet(**network_of(pipe.unet).example(pipe.unet, Shape(1, 2, 8, 8)))
     assert storages(*networks_of(pipe)) == before
     assert run(pipe, job, plan, image).frames == expected.frames
 

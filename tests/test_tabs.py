@@ -16,12 +16,13 @@ import pytest
 from PIL import Image
 
 import streamline
+from streamline import Source
 from streamline.output.receipt import Measured
 from ui import compare_tab, comparing, gallery_tab
 from ui.events import Failed, PartDone, PartStarted, Stepped
 from ui.form import FIELDS
 from ui.gallery import Gallery
-from ui.models import Profile, Source
+from ui.models import Profile
 from ui.orders import Order, Part, Settings
 from ui.service import REMEMBERED, Service, View
 from ui.state import NOBODY, Studio

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..errors import InputError
 from ..families.building import job_for
+from ..families.naming import DEFAULT_BUDGETED
 from ..hardware.cards import emulate
 from ..job import Job
 from ..planning.planner import QUALITIES, format_up
@@ -17,7 +18,7 @@ from ..sizes import format_bytes, parse_bytes
 from .job_options import size_of
 from .report import table
 
-MODELS = "svd,svd-xt,animatediff"
+MODELS = ",".join(DEFAULT_BUDGETED)
 SIZES = "512x512,576x1024"
 BUDGETS = "4.5GiB,6GiB,8GiB,10GiB,12GiB,16GiB,24GiB,40GiB"
 

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from ..errors import InputError
-from ..families.naming import all_halves
+from ..families.naming import DEFAULT_MODEL, all_halves
 from ..fields import COMMON, Field
 from ..job import Job
 from ..models.loading import load
@@ -21,7 +21,6 @@ from ..program.casting import FLOAT8, FLOAT8_NAME
 from ..registry import own_fields
 from ..source import Source
 
-DEFAULT_MODEL = "tiny-animatediff"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, FLOAT8_NAME: FLOAT8}
 DTYPE_HELP = "of the weights (float16 on a GPU, else float32); float8 halves the denoiser's, for another, similar video"
 

@@ -9,6 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..families.building import job_for, planned_names
+from ..families.naming import DEFAULT_PLANNED
 from ..hardware.cards import emulate
 from ..job import Job
 from ..models.loading import load
@@ -22,7 +23,7 @@ PLANNED = ("num_frames", "num_inference_steps", "guidance_scale")
 
 def add_situation_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a job as far as its cost depends on them, and of where it is to run."""
-    parser.add_argument("--model", default="svd", help="name, hub id or folder (%(default)s)")
+    parser.add_argument("--model", default=DEFAULT_PLANNED, help="name, hub id or folder (%(default)s)")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="in pixels (as the model is made for)")
     helps = {"guidance_scale": "1 or less for none, which takes half of everything"}
     fields = [field for field in job_fields() if field.name in PLANNED]

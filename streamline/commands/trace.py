@@ -8,6 +8,7 @@ import json
 from ..cost import tracing
 from ..cost.tracing import Trace
 from ..families.building import job_for, planned_names
+from ..families.naming import DEFAULT_PLANNED
 from .job_options import size_of
 from .plan_options import add_plan_options, plan_of
 
@@ -15,7 +16,7 @@ from .plan_options import add_plan_options, plan_of
 def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("trace", help="memory of a published model at full size", allow_abbrev=False)
     parser.set_defaults(command=trace)
-    parser.add_argument("--model", choices=planned_names(), default="svd", help="(%(default)s)")
+    parser.add_argument("--model", choices=planned_names(), default=DEFAULT_PLANNED, help="(%(default)s)")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", default="576x1024", help="in pixels (%(default)s)")
     parser.add_argument("--frames", type=int, help="how many (as the model is made for)")
     add_plan_options(parser)

@@ -10,6 +10,10 @@ from ..errors import UnsupportedError
 from ..registry import families, family_of
 from .base import Half, Model
 
+DEFAULT_MODEL = "tiny-animatediff"  # that makes a video where nobody names another
+DEFAULT_PLANNED = "svd"  # that is planned where nobody names another
+DEFAULT_BUDGETED = ("svd", "svd-xt", "animatediff")
+
 SCHEDULE = (
     "timestep_spacing",
     "prediction_type",

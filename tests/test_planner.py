@@ -20,7 +20,7 @@ from streamline.cost.pipeline_cost import PipelineCost
 from streamline.cost.predicting import Place, predict
 from streamline.cost.scaling import ScaledCost
 from streamline.families.subjects import subject_of
-from streamline.planning.planner import candidates, choose
+from streamline.planning.planner import Request, candidates, choose
 
 RATES = Rates(flops={"float32": 1e12, "float16": 4e12}, bandwidth=1e11, launch_seconds=5e-6, source="published")
 CARD = Device("cuda", 0, "a card", 2**36, 2**36, 0, 10 * 2**20, ("float32", "float16"), emulated=True)
@@ -44,7 +44,7 @@ def costs(tmp_path_factory):
 def known(costs):
     """What there is to choose from, by model, place and quality."""
     keys = itertools.product(costs, PLACES, QUALITIES)
-    return {key: candidates(costs[key[0]], PLACES[key[1]], key[2]) for key in keys}
+    return {key: candidates(Request(costs[key[0]], PLACES[key[1]], key[2])) for key in keys}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Question:
         for share in sorted(self.shares):
             budget = int(share * found[0].prediction.peak_bytes)
             try:
-                yield budget, choose(found, costs[model], PLACES[place], budget)
+                yield budget, choose(found, Request(costs[model], PLACES[place]), budget)
             except BudgetError as error:
                 assert budget < error.smallest_bytes == found[-1].prediction.peak_bytes
                 yield budget, None
@@ -103,7 +103,7 @@ def test_the_same_question_has_the_same_answer(costs, known, model, place):
     costs[model].save()
     fresh = PipelineCost(costs[model].subject, costs[model].job, costs[model].folder)
     for quality in QUALITIES:
-        again = candidates(fresh, PLACES[place], quality)
+        again = candidates(Request(fresh, PLACES[place], quality))
         assert again == known[model, place, quality]
         assert predict(fresh, again[-1].plan, PLACES[place]) == again[-1].prediction
 
@@ -218,7 +218,9 @@ def test_where_a_cap_counts_tensors_a_run_with_a_budget_is_predicted_to_take_lon
     for one in costs.values():
         uncapped, capped = (predict(one, Plan(budget_bytes=budget), place) for budget in (None, 2**40))
         assert capped.seconds > uncapped.seconds and capped.peak_bytes == uncapped.peak_bytes
-        slow, fast = (candidates(one, where, "exact")[0].prediction.seconds for where in (place, PLACES["cpu"]))
+        slow, fast = (
+            candidates(Request(one, where, "exact"))[0].prediction.seconds for where in (place, PLACES["cpu"])
+        )
         assert slow > fast
         assert predict(one, Plan(budget_bytes=2**40), PLACES["cpu"]) == predict(one, Plan(), PLACES["cpu"])
 
@@ -262,7 +264,7 @@ def test_bad_input_is_one_sentence(arguments, words, capsys, monkeypatch):
 
 def test_an_unknown_quality_is_refused(costs):
     with pytest.raises(InputError, match="exact, balanced or fast"):
-        candidates(costs["svd"], PLACES["card"], "perfect")
+        candidates(Request(costs["svd"], PLACES["card"], "perfect"))
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from streamline.cost.predicting import Place, predict
 from streamline.families.naming import scheduler_key
 from streamline.families.subjects import subject_of
 from streamline.planning.calibrations import Calibration, Option, StepCost, find_calibration, keep
-from streamline.planning.planner import candidates, choose
+from streamline.planning.planner import Request, candidates, choose
 from streamline.planning.policies import FEW_STEPS, Adaptive, Fixed, Never, Paper, Uniform
 
 RATES = Rates(flops={"float32": 1e12}, bandwidth=1e11, launch_seconds=5e-6, source="published")
@@ -104,8 +104,8 @@ def test_the_best_of_some_full_steps(calibrated):
 
 
 def _tuned(costs, quality):
-    known = candidates(costs, PLACE, quality)
-    return choose(known, costs, PLACE, known[0].prediction.peak_bytes)
+    known = candidates(Request(costs, PLACE, quality))
+    return choose(known, Request(costs, PLACE, quality), known[0].prediction.peak_bytes)
 
 
 def test_a_quality_takes_the_least_error_in_its_time_and_says_why(costs, calibrated):

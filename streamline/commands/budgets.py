@@ -12,7 +12,7 @@ from ..families.naming import DEFAULT_BUDGETED
 from ..hardware.cards import emulate
 from ..job import Job
 from ..planning.planner import QUALITIES, format_up
-from ..planning.tuning import plan_with_prediction
+from ..planning.tuning import forecast
 from ..prediction import BudgetError, Candidate
 from ..sizes import format_bytes, parse_bytes
 from .job_options import size_of
@@ -42,9 +42,10 @@ def budgets(options: argparse.Namespace) -> str:
     for model in options.models.split(","):
         for height, width in sizes:
             job = replace(job_for(model, {}), height=height, width=width)
+            known = forecast(model, job, device=where)
             for limit in limits:
                 try:
-                    found: Candidate | BudgetError = plan_with_prediction(model, job, limit, options.quality, where)
+                    found: Candidate | BudgetError = known.choose(limit, options.quality)
                 except BudgetError as error:
                     found = error
                 rows.append((model, job, limit, found))

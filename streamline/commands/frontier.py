@@ -7,8 +7,7 @@ import json
 
 from ..output.drawing import draw_frontier
 from ..output.video import check_path
-from ..planning.planner import candidates
-from ..planning.tuning import situation
+from ..planning.tuning import forecast
 from ..sizes import format_bytes
 from .report import table
 from .situation_options import add_situation_options, situation_of
@@ -26,12 +25,11 @@ def frontier(options: argparse.Namespace) -> str:
     """List the plans from the fastest to the smallest."""
     output = None if options.out is None else check_path(options.out, ".png")
     model, job, where, dtype = situation_of(options)
-    costs, place = situation(model, job, where, dtype)
-    found = candidates(costs, place, options.quality)
+    known = forecast(model, job, options.quality, where, dtype)
+    found = known.frontier()
     title = f"{options.model}, {job.num_frames} frames of {job.height}x{job.width}, {options.quality}"
     if output is not None:
-        draw_frontier(costs, place, found, title, output)
-    costs.save()
+        draw_frontier(known, title, output)
     if options.json:
         points = [one.prediction.to_dict() | {"plan": one.plan.to_dict()} for one in found]
         return json.dumps({"model": options.model, "job": job.to_dict(), "points": points}, indent=2)

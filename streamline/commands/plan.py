@@ -6,7 +6,7 @@ import argparse
 import json
 
 from ..plan import Plan
-from ..planning.tuning import plan_with_prediction
+from ..planning.tuning import forecast
 from ..prediction import BudgetError, Prediction
 from ..sizes import format_bytes, parse_bytes
 from .report import table
@@ -34,7 +34,7 @@ def plan(options: argparse.Namespace) -> str:
         parse_bytes(options.budget)  # refused before a model is loaded
     model, job, where, dtype = situation_of(options)
     try:
-        found = plan_with_prediction(model, job, options.budget, options.quality, where, dtype)
+        found = forecast(model, job, options.quality, where, dtype).choose(options.budget)
     except BudgetError as error:
         return _too_small(error, options)
     head = {"feasible": True, "model": options.model, "job": job.to_dict(), "quality": options.quality}

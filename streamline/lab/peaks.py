@@ -19,7 +19,7 @@ from ..hardware.live_tensors import LiveTensors
 from ..hardware.process_memory import peak_bytes, reset_peak
 from ..job import Job
 from ..plan import Plan
-from ..planning.tuning import situation
+from ..planning.tuning import forecast
 
 STEPS = 3  # what one step leaves for the next is there from the second on
 
@@ -54,8 +54,8 @@ def peaks(open_pipeline: Callable[[], Opened], plans: Mapping[str, Plan]) -> Ite
         process anew, so it must be a function that pickle knows.
     """
     pipe, job, _ = open_pipeline()
-    costs, place = situation(pipe, _short(job), "cpu")
-    place = Place(place.device, place.rates)
+    known = forecast(pipe, _short(job), device="cpu")
+    costs, place = known.costs, Place(known.device, known.rates)
     for name, plan in plans.items():
         predicted = predict(costs, plan, place).peak_bytes
         # Not one pool for all: memory that one run has freed is not given back for the next to need again.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -13,18 +12,19 @@ from ..cost.pipeline_cost import PipelineCost
 from ..cost.predicting import Place
 from ..files import appearing
 from ..plan import Plan
-from ..prediction import Candidate
+from ..planning.forecasting import Forecast
 
 GIB = 2**30
 UNSLICED, SLICED = "tab:gray", "tab:blue"
 
 
-def draw_frontier(costs: PipelineCost, place: Place, points: Sequence[Candidate], title: str, path: Path) -> None:
+def draw_frontier(known: Forecast, title: str, path: Path) -> None:
     """Left and middle: the groups of one step and of one decode, unsliced and by the smallest plan. Right: all plans.
 
     Every group is as wide as it takes seconds and as high as it needs memory, so that the highest is the peak and
     all widths together are the time.
     """
+    costs, place, points = known.costs, known.place, known.frontier()
     figure = Figure(figsize=(12, 3.6), dpi=120, layout="constrained")
     step, decode, frontier = figure.subplots(1, 3)
     plans = {"unsliced": (Plan(), UNSLICED), "smallest plan": (points[-1].plan, SLICED)}

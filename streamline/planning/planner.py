@@ -8,7 +8,7 @@ larger budget, which only adds to what fits, is never slower.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
 
@@ -26,40 +26,62 @@ RESIDENCIES: tuple[Residency, ...] = get_args(Residency)
 CLOSE_ENOUGH = 0.005  # a plan this much slower than the fastest is taken if it is smaller: models err by more
 
 
-def candidates(costs: PipelineCost, place: Place, quality: Quality) -> tuple[Candidate, ...]:
-    """Every plan worth choosing, from the fastest to the smallest; each is smaller than the one before it.
+@dataclass(frozen=True)
+class Request:
+    """What is to be planned: a job's costs, where it runs, and how near the original it has to be.
 
-    They are for a budget, so their seconds are those of capped runs.
     Raises InputError for an unknown quality.
     """
-    if quality not in QUALITIES:
-        raise InputError(f"The quality is {', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}, not {quoted(quality)}.")
+
+    costs: PipelineCost
+    place: Place
+    quality: Quality = "exact"
+
+    def __post_init__(self) -> None:
+        if self.quality not in QUALITIES:
+            known = f"{', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}"
+            raise InputError(f"The quality is {known}, not {quoted(self.quality)}.")
+
+    @property
+    def capped(self) -> Request:
+        """The same with a budget enforced."""
+        return replace(self, place=self.place.capped)
+
+    def candidate(self, plan: Plan) -> Candidate:
+        """Return a plan with what it takes."""
+        return Candidate(plan, predict(self.costs, plan, self.place))
+
+
+def candidates(request: Request) -> tuple[Candidate, ...]:
+    """Return every plan worth choosing, from the fastest to the smallest; each is smaller than the one before it.
+
+    They are for a budget, so their seconds are those of capped runs.
+    """
+    place = request.place
     # Streaming needs a host memory of its own, which only CUDA devices have beside theirs.
     residencies = {"cpu": ("all",), "cuda": RESIDENCIES}.get(place.device.kind, ("all", "stages"))
-    return _worth_choosing([one for each in residencies for one in _resident(costs, place, quality, each)])
+    return _worth_choosing([one for each in residencies for one in _resident(request, each)])
 
 
-def candidates_resident(
-    costs: PipelineCost, place: Place, quality: Quality, residency: Residency
-) -> tuple[Candidate, ...]:
-    """As `candidates`, of one way to keep weights."""
-    return _worth_choosing(list(_resident(costs, place, quality, residency)))
+def candidates_resident(request: Request, residency: Residency) -> tuple[Candidate, ...]:
+    """Return the same, of one way to keep weights."""
+    return _worth_choosing(list(_resident(request, residency)))
 
 
-def readapted(known: Sequence[Candidate], costs: PipelineCost, place: Place, quality: Quality) -> tuple[Candidate, ...]:
-    """As `candidates`, of little more than the slicings that were worth choosing elsewhere, which takes no time.
+def readapted(known: Sequence[Candidate], request: Request) -> tuple[Candidate, ...]:
+    """Return the same, of little more than the slicings that were worth choosing elsewhere, which takes no time.
 
     known: of the same model, for another job, place or quality. The finest slices of their kinds are tried as well, for
     a larger job may have more of them.
     """
-    place = place.capped
-    speed = speed_for(costs, place, quality)
-    reasons = _speed_reasons(quality, speed)
+    request = request.capped
+    speed = speed_for(request.costs, request.place, request.quality)
+    reasons = _speed_reasons(request.quality, speed)
     plans = dict.fromkeys(
         replace(plan, rehash=speed.rehash, sampler=speed.sampler, budget_bytes=None, reasons=reasons)
         for plan in (*(one.plan for one in known), *_finest(known))
     )
-    return _worth_choosing([Candidate(plan, predict(costs, plan, place)) for plan in plans])
+    return _worth_choosing([request.candidate(plan) for plan in plans])
 
 
 def _finest(known: Sequence[Candidate]) -> set[Plan]:
@@ -72,10 +94,10 @@ def _speed_reasons(quality: Quality, speed: Speed) -> tuple[str, str]:
     return f"quality: {quality}, as asked.", speed.reason
 
 
-def _resident(costs: PipelineCost, place: Place, quality: Quality, residency: Residency) -> Iterator[Candidate]:
-    place = place.capped
-    speed = speed_for(costs, place, quality)
-    for denoiser, decoder, guidance in _pairs(costs, place, residency):
+def _resident(request: Request, residency: Residency) -> Iterator[Candidate]:
+    request = request.capped
+    speed = speed_for(request.costs, request.place, request.quality)
+    for denoiser, decoder, guidance in _pairs(request, residency):
         plan = Plan(
             denoiser.slicing,
             decoder.slicing,
@@ -83,9 +105,9 @@ def _resident(costs: PipelineCost, place: Place, quality: Quality, residency: Re
             residency,
             speed.rehash,
             speed.sampler,
-            reasons=_speed_reasons(quality, speed),
+            reasons=_speed_reasons(request.quality, speed),
         )
-        yield Candidate(plan, predict(costs, plan, place))
+        yield request.candidate(plan)
 
 
 def _worth_choosing(found: list[Candidate]) -> tuple[Candidate, ...]:
@@ -96,10 +118,10 @@ def _worth_choosing(found: list[Candidate]) -> tuple[Candidate, ...]:
     return tuple(kept)
 
 
-def choose(known: tuple[Candidate, ...], costs: PipelineCost, place: Place, budget_bytes: int) -> Candidate:
-    """The fastest of some candidates within a budget, with the reasons for all that it decides.
+def choose(known: tuple[Candidate, ...], request: Request, budget_bytes: int) -> Candidate:
+    """Return the fastest of some candidates within a budget, with the reasons for all that it decides.
 
-    known: as `candidates` lists them for these costs and this place.
+    known: as `candidates` lists them for this request.
     Raises BudgetError, naming the smallest budget that would do, when there is none.
     """
     fitting = [one for one in known if one.prediction.peak_bytes <= budget_bytes]
@@ -107,14 +129,14 @@ def choose(known: tuple[Candidate, ...], costs: PipelineCost, place: Place, budg
         smallest = known[-1].prediction
         worst = max(smallest.stages, key=lambda stage: stage.peak_bytes)
         raise BudgetError(
-            f"{_job(costs)} needs at least {format_up(smallest.peak_bytes)} ({worst.name} is the tightest stage), "
-            f"more than the budget of {format_bytes(budget_bytes)}.",
+            f"{_job(request.costs)} needs at least {format_up(smallest.peak_bytes)} "
+            f"({worst.name} is the tightest stage), more than the budget of {format_bytes(budget_bytes)}.",
             known[-1],
         )
     # Still never slower with a larger budget: the fastest only gets faster, and of two plans the smaller is slower.
     close = fitting[0].prediction.seconds * (1 + CLOSE_ENOUGH)
     best = [one for one in fitting if one.prediction.seconds <= close][-1]
-    reasons = tuple(_reasons(best, known, costs, place, budget_bytes))
+    reasons = tuple(_reasons(best, known, request, budget_bytes))
     return Candidate(replace(best.plan, budget_bytes=budget_bytes, reasons=reasons), best.prediction)
 
 
@@ -124,8 +146,9 @@ def format_up(count: int) -> str:
     return format_bytes(-(-count // step) * step)
 
 
-def _pairs(costs: PipelineCost, place: Place, residency: Residency) -> Iterator[tuple[Choice, Choice, str]]:
+def _pairs(request: Request, residency: Residency) -> Iterator[tuple[Choice, Choice, str]]:
     """For every limit on the peak the fastest way to denoise and to decode below it."""
+    costs, place = request.costs, request.place
     of = _streamed_frontier if residency == "streamed" else _frontier
     together, apart, decoder = (of(costs, place, name) for name in ("together", "apart", "decode"))
     denoisers = sorted(
@@ -188,9 +211,7 @@ def _job(costs: PipelineCost) -> str:
     return f"{costs.subject.name} with {job.num_frames} frames of {job.height}x{job.width}"
 
 
-def _reasons(
-    best: Candidate, known: tuple[Candidate, ...], costs: PipelineCost, place: Place, budget: int
-) -> Iterator[str]:
+def _reasons(best: Candidate, known: tuple[Candidate, ...], request: Request, budget: int) -> Iterator[str]:
     plan, prediction = best.plan, best.prediction
     worst = max(prediction.stages, key=lambda stage: stage.peak_bytes)
     yield (
@@ -210,13 +231,13 @@ def _reasons(
         "slices in flight: 1, for several would each need their own memory, and the tables do not yet show what "
         "they would gain."
     )
-    if costs.batch == 1:
+    if request.costs.batch == 1:
         yield "guidance: off, so there is one sample."
     elif plan.guidance == "apart":
         yield "guidance: halves one after the other, with the same result and about half the activations of a step."
     else:
         yield "guidance: both halves as one batch, which is no slower and fits."
-    if place.is_cpu:
+    if request.place.is_cpu:
         yield "residency: all networks, for a CPU has no second memory to move them to."
     elif plan.residency == "all":
         yield "residency: all networks stay on the device, which saves moving them and fits."

@@ -14,17 +14,15 @@ import torch
 from tqdm import tqdm
 
 from ...cost.pipeline_cost import PipelineCost
-from ...cost.predicting import Place
-from ...cost.tracing import trace
+from ...cost.predicting import Place, predict
 from ...families.subject import Subject
 from ...families.subjects import subject_named
 from ...hardware.cards import emulate
 from ...job import Job
-from ...plan import Plan, Residency
-from ...planning.planner import RESIDENCIES, candidates_resident
+from ...plan import Residency
+from ...planning.planner import RESIDENCIES, Request, candidates_resident
 from ...program.casting import FLOAT8, FLOAT8_NAME
 from . import paper, results
-from .modelled import peak_with_traces
 
 GIB = 2**30
 TABLE = "memory"
@@ -81,12 +79,11 @@ def find_floors(path: Path, card: str = paper.CARD, floors: tuple[Floor, ...] = 
 def _row(floor: Floor, place: Place) -> dict:
     job = Job(height=floor.height, width=floor.width, num_frames=floor.num_frames)
     costs, context = PipelineCost(floor.subject, job), place.device.context_bytes
-    traces = trace(costs.subject, height=job.height, width=job.width, num_frames=job.num_frames)
-    original, seconds = peak_with_traces(costs, place, Plan(), traces["denoiser"], traces["decoder"])
+    original = predict(costs, None, place)
     row = {
         "model": floor.model,
         "job": {"height": job.height, "width": job.width, "num_frames": job.num_frames},
-        "original": {"peak_bytes": original - context, "seconds": seconds},
+        "original": {"peak_bytes": original.peak_bytes - context, "seconds": original.seconds},
         "goals": {"stages": floor.by_stages, "streamed": floor.streamed},
     }
     in_8_bits = PipelineCost(replace(floor.subject, storage=FLOAT8), job)
@@ -99,7 +96,7 @@ def _row(floor: Floor, place: Place) -> dict:
 
 
 def _least(costs: PipelineCost, place: Place, residency: Residency) -> dict:
-    least = candidates_resident(costs, place, "exact", residency)[-1]
+    least = candidates_resident(Request(costs, place), residency)[-1]
     worst = max(least.prediction.stages, key=lambda stage: stage.peak_bytes)
     return {
         "peak_bytes": least.prediction.peak_bytes - place.device.context_bytes,

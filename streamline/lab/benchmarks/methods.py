@@ -20,7 +20,7 @@ from torch import nn
 from ...job import Job
 from ...models.loading import load
 from ...plan import Plan
-from ...planning.tuning import plan_with_prediction
+from ...planning.tuning import tune
 from ...prediction import BudgetError
 from ...program.casting import FLOAT8
 from ...running.naive import run_naive
@@ -154,7 +154,7 @@ def _watch(layer: nn.Module, inputs: tuple, output: object) -> None:
 def tuned(name: str, pipe: DiffusionPipeline, job: Job, budget_bytes: int, quality: str) -> Streamlined:
     """What the tuner chooses for a budget; where nothing fits, the smallest plan there is."""
     try:
-        plan = plan_with_prediction(pipe, job, budget_bytes, quality).plan
+        plan = tune(pipe, job, budget_bytes, quality)
     except BudgetError as error:
         plan = error.smallest.plan
     return Streamlined(name, plan)

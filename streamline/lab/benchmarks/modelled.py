@@ -1,8 +1,8 @@
 """Full-size models without a GPU: traced memory and predicted time for a named card, the paper's figures beside them.
 
-The activations of what diffusers does itself are traced on the untouched networks. All that is around them (weights,
-the pipeline's own tensors, workspace, the runtime's context), and all seconds, are predicted as for a plan. Nothing
-here is measured.
+The activations of what diffusers does itself are found on the untouched networks. All that is around them (weights, the
+pipeline's own tensors, workspace, the runtime's context), and all seconds, are predicted as for a plan. Nothing here is
+measured.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from diffusers import UNetSpatioTemporalConditionModel
 from torch import nn
 from tqdm import tqdm
 
-from ...cost.pipeline_cost import PipelineCost
-from ...cost.predicting import Place, predict
-from ...cost.tracing import Trace, trace
+from ...cost.tracing import trace
 from ...families.building import planned
 from ...hardware.cards import emulate
 from ...job import Job
 from ...plan import Plan
 from ...planning.planner import QUALITIES
-from ...planning.tuning import frontier, plan_with_prediction, situation
+from ...planning.tuning import forecast
 from ...prediction import BudgetError
 from . import paper, results
 from .methods import FRAMES_AT_ONCE
@@ -53,7 +51,7 @@ def model_all(path: Path, card: str = paper.CARD) -> dict:
 def _rows(model: str, size: int, card: str) -> Iterator[dict]:
     height, width = paper.SIZES[size]
     job = Job(height=height, width=width, num_frames=paper.FRAMES[model])
-    where = emulate(card)
+    known = forecast(model, job, device=emulate(card))
 
     def row(method: str, peak: int, seconds: float, *, papers: str | None = None, plan: Plan | None = None) -> dict:
         reported = paper.TABLE_1.get((model, papers)) if papers else None
@@ -74,21 +72,21 @@ def _rows(model: str, size: int, card: str) -> Iterator[dict]:
     yield row("naive slicing", peak, seconds * -(-job.num_frames // clip), papers="naive slicing")
     for quality in QUALITIES:
         try:
-            found = plan_with_prediction(model, job, BUDGET, quality, where)
+            found = known.choose(BUDGET, quality)
         except BudgetError as error:
             found = error.smallest
         # The paper's own method computes 13 of 25 steps in full, as "balanced" does.
         papers = "streamlined" if quality == "balanced" else None
         name = f"streamlined, {quality}, {BUDGET}"
         yield row(name, found.prediction.peak_bytes, found.prediction.seconds, papers=papers, plan=found.plan)
-    least = frontier(model, job, "exact", where)[-1]
+    least = known.frontier("exact")[-1]
     yield row("streamlined, exact, the least", least.prediction.peak_bytes, least.prediction.seconds, plan=least.plan)
 
 
 def _as_it_is(model: str, job: Job, card: str) -> tuple[int, float]:
     """Peak and seconds of the untouched pipeline."""
-    traces = trace(model, height=job.height, width=job.width, num_frames=job.num_frames)
-    return _with_traces(model, job, card, Plan(), traces["denoiser"], traces["decoder"])
+    original = forecast(model, job, device=emulate(card)).original
+    return original.peak_bytes, original.seconds
 
 
 def _by_hand(model: str, job: Job, card: str) -> tuple[int, float]:
@@ -97,29 +95,15 @@ def _by_hand(model: str, job: Job, card: str) -> tuple[int, float]:
     denoiser = trace(model, **size, num_frames=job.num_frames, prepare=_chunk)["denoiser"]
     at_once = FRAMES_AT_ONCE if model.startswith("svd") else 1
     decoder = trace(model, **size, num_frames=at_once)["decoder"]
-    return _with_traces(model, job, card, Plan(residency="stages"), denoiser, decoder)
+    plan, known = Plan(residency="stages"), forecast(model, job, device=emulate(card))
+    prediction = known.predict(plan)
+    more = {
+        "denoise": denoiser.peak_bytes - known.costs.denoise(plan.denoiser, plan.guidance).peak_bytes,
+        "decode": decoder.peak_bytes - known.costs.decode(plan.decoder).peak_bytes,
+    }
+    return max(stage.peak_bytes + more.get(stage.name, 0) for stage in prediction.stages), prediction.seconds
 
 
 def _chunk(network: nn.Module) -> None:
     if isinstance(network, UNetSpatioTemporalConditionModel):
         network.enable_forward_chunking()
-
-
-def _with_traces(model: str, job: Job, card: str, plan: Plan, denoiser: Trace, decoder: Trace) -> tuple[int, float]:
-    costs, place = situation(model, job, emulate(card))
-    try:
-        return peak_with_traces(costs, place, plan, denoiser, decoder)
-    finally:
-        costs.save()
-
-
-def peak_with_traces(
-    costs: PipelineCost, place: Place, plan: Plan, denoiser: Trace, decoder: Trace
-) -> tuple[int, float]:
-    """Peak and seconds of an unsliced plan, with the activations that were traced in place of the program's."""
-    prediction = predict(costs, plan, place)
-    more = {
-        "denoise": denoiser.peak_bytes - costs.denoise(plan.denoiser, plan.guidance).peak_bytes,
-        "decode": decoder.peak_bytes - costs.decode(plan.decoder).peak_bytes,
-    }
-    return max(stage.peak_bytes + more.get(stage.name, 0) for stage in prediction.stages), prediction.seconds

@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from ...job import Job
 from ...plan import Plan, Slicing
 from ...planning.tuning import frontier as exact_plans
-from ...planning.tuning import plan_with_prediction
+from ...planning.tuning import tune
 from .cases import Case
 from .frontiers import deep_cache, frontier, table2
 from .measuring import Bench, peak_of
@@ -47,7 +47,7 @@ def ablation(bench: Bench, cases: Sequence[Case]) -> list[Method]:
     """Each part alone and together, at four slices of each axis."""
     four, alone = Slicing(4, 4), Slicing(4, 4, 1)
     pipe, job = bench.pipe, cases[0].job
-    balanced = plan_with_prediction(pipe, job, None, "balanced").plan
+    balanced = tune(pipe, job, None, "balanced")
     plans = {
         "run as a program, nothing sliced": Plan(),
         "guidance apart": Plan(guidance="apart"),

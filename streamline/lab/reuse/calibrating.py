@@ -14,14 +14,13 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from ...cost.predicting import predict
 from ...errors import InputError
 from ...families.layers.cache_points import CUTS
 from ...families.naming import name_of, scheduler_key
 from ...plan import Plan, Rehash
 from ...planning.calibrations import Calibration, Option, StepCost
 from ...planning.policies import FEW_STEPS
-from ...planning.tuning import situation
+from ...planning.tuning import predict
 from ...running.run import run
 from ...sampler import Sampler, takes_sigmas
 from .measuring import (
@@ -128,9 +127,7 @@ def step_cost(pipe: DiffusionPipeline, sample: Sample, cut: str) -> StepCost:
     """What a step that reuses costs of a full one: as predicted, and as measured in a run that takes both in turn."""
     steps = sample.job.num_inference_steps
     plan = Plan(rehash=Rehash((*range(0, steps, 2), steps - 1), cut))
-    costs, place = situation(pipe, sample.job)
-    prediction = predict(costs, plan, place)
-    costs.save()
+    prediction = predict(pipe, sample.job, plan)
     full, reusing = (prediction.stage(name) for name in ("denoise", "denoise, rehash"))
     measured = run(pipe, sample.job, plan, sample.image).step_seconds
     inner = range(3, steps - 2)  # tensors are counted in the first two steps and the last, which takes time

@@ -39,9 +39,7 @@ def register_family(family: Registered) -> None:
     others = {field.name: field for name, one in _families.items() if name != family.name for field in one.fields}
     for field in family.fields:
         if others.get(field.name, field) != field:
-            raise ModelError(
-                f"The job's field {field.name!r} of {family.name} is another one in a family that is here."
-            )
+            raise ModelError(f"Another family that is here has a field {field.name!r} unlike that of {family.name}.")
     _families[family.name] = family
 
 

@@ -142,3 +142,15 @@ def test_a_source_is_flat_json_and_a_pipeline_remembers_it():
 def test_what_no_model_has_cannot_be_taken_from_elsewhere():
     with pytest.raises(InputError, match="No model has a part called 'wheel'"):
         streamline.load("tiny-svd", wheel="a/b")
+
+
+def test_sizes_and_lengths_that_a_model_does_not_make_are_refused():
+    class Causal(type(registry.family_named("animatediff"))):
+        name, side_multiple, frame_step = "causal", 16, 4
+
+    pipe, family = untrained.animatediff(), Causal()
+    family.check(pipe, Job(height=32, width=48, num_frames=9))
+    with pytest.raises(InputError, match="height must be a multiple of 16"):
+        family.check(pipe, Job(height=40, width=48, num_frames=9))
+    with pytest.raises(InputError, match="1 frame more than a multiple of 4, not 8"):
+        family.check(pipe, Job(height=32, width=48, num_frames=8))

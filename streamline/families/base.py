@@ -140,7 +140,8 @@ class Family:
     advice: about pipelines that are not run here, by class name: how a sentence that begins with the model goes on.
     working: what a component does, in words that follow "memory ran out".
     guidance_argument: of the pipeline's call. published_tokens: that its models' prompts are padded to.
-    side_multiple: of what height and width have to be one, in pixels. frame_step: frames are 1 more than a multiple of it.
+    side_multiple: of what height and width have to be one, in pixels.
+    frame_step: the number of frames is 1 more than a multiple of it.
     clip_frames, is_chained: how naive slicing makes its videos (paper section 4.1): clips of so many frames, each from
         the last frame of the one before, or all by themselves.
     """

@@ -6,7 +6,8 @@ import logging
 logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
 from .applying.apply import Applied, apply, is_applied  # noqa: E402
-from .applying.fallback import Tightened  # noqa: E402
+from .applying.fallback import PlanDowngraded  # noqa: E402
+from .applying.hooks import Hooks  # noqa: E402
 from .cache import cache_folder  # noqa: E402
 from .cost.tracing import Trace, trace  # noqa: E402
 from .doctor import Finding, examine  # noqa: E402
@@ -42,11 +43,14 @@ from .prediction import (  # noqa: E402
     Prediction,
     StagePrediction,
 )
+from .running.events import Decoding, Finished, Result, Started, Step  # noqa: E402
 from .running.naive import run_naive  # noqa: E402
-from .running.run import Decoding, Finished, Result, Started, Step, run  # noqa: E402
+from .running.run import run  # noqa: E402
 from .running.watching import Disturbed  # noqa: E402
 from .sampler import Sampler  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
+
+Tightened = PlanDowngraded  # its name until now, for one version more
 
 __all__ = [
     "CARDS",
@@ -63,6 +67,7 @@ __all__ = [
     "Finding",
     "Finished",
     "Forecast",
+    "Hooks",
     "InputError",
     "Job",
     "LiveTensors",
@@ -71,6 +76,7 @@ __all__ = [
     "ModelError",
     "OutOfMemory",
     "Plan",
+    "PlanDowngraded",
     "PlanError",
     "Predicted",
     "Prediction",

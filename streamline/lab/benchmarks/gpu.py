@@ -26,7 +26,7 @@ from ...job import Job
 from ...models.catalog import MODELS, load
 from ...plan import Plan
 from ...planning.tuning import predict
-from ...running.run import Event, Step
+from ...running.events import Event, Step
 from ..recipes.sampling import is_from_image
 from . import paper, results
 from .memory import card_peak

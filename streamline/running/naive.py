@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from diffusers import DiffusionPipeline, StableVideoDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 from ..errors import InputError
 from ..job import LARGEST_SEED, Job
-from .run import Event, Result, run
+from .events import Event, Result
+from .run import run
 
 SVD_CLIP = 2
 ANIMATEDIFF_CLIP = 4
@@ -36,7 +37,7 @@ def run_naive(
     the same. Seconds add up over clips and the peak is the highest; events are those of every clip in turn.
     Raises InputError as `run` does, and for clips of less than one frame.
     """
-    chained = isinstance(pipe, StableVideoDiffusionPipeline)
+    chained = image is not None and not job.prompt  # a picture alone says how the video begins
     clip_frames = (SVD_CLIP if chained else ANIMATEDIFF_CLIP) if clip_frames is None else clip_frames
     if clip_frames < 1:
         raise InputError(f"A clip needs at least one frame, not {clip_frames}.")

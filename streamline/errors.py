@@ -1,5 +1,6 @@
 """Errors a caller can act on; each carries one sentence meant for people."""
 
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,14 +47,16 @@ class Cancelled(StreamlineError):
     """A run was asked to stop, and did."""
 
 
-def forget_frames(error: BaseException) -> None:
+def forget_frames(error: BaseException, handled: BaseException | None = None) -> None:
     """Let go of the calls that failed, with all the tensors they held, however long the error is kept.
+
+    handled: what `sys.exception()` was when these calls began; its frames are none of theirs.
 
     Clearing the frames is not enough before Python 3.13: a frame keeps what `locals()` returned in it, as diffusers'
     pipelines ask for, until the frame itself goes. So the error forgets its frames, and those it comes from theirs.
     """
     behind: BaseException | None = error
-    while behind is not None:
+    while behind is not None and behind is not handled:
         traceback.clear_frames(behind.__traceback__)  # where a cycle holds a frame too
         behind.__traceback__ = None
         behind = behind.__cause__ or behind.__context__
@@ -62,12 +65,13 @@ def forget_frames(error: BaseException) -> None:
 @contextmanager
 def telling_out_of_memory() -> Iterator[None]:
     """Raise OutOfMemory in place of what torch and Python raise, and free what the calls that failed still hold."""
+    handled = sys.exception()
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        forget_frames(error)
+        forget_frames(error, handled)
         raise OutOfMemory("Memory is not enough; slice more finely or make fewer frames.") from error
 
 

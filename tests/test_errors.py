@@ -65,6 +65,25 @@ def test_so_are_those_of_the_errors_behind_it(chained):
     assert len(alive) == 2 and all(tensor() is None for tensor in alive) and kept is not None
 
 
+def test_those_of_an_error_that_was_handled_meanwhile_are_not():
+    """A run may be a caller's second try, in the very block that handles why the first one failed."""
+    alive = []
+    try:
+        try:
+            failing(alive, ValueError(), False)
+        except ValueError as own:
+            first = own
+            failing_within(alive)
+    except OutOfMemory as error:
+        assert error.__cause__.__context__ is first
+    assert alive[0]() is not None and first.__traceback__.tb_next is not None and alive[1]() is None
+
+
+def failing_within(alive):
+    with telling_out_of_memory():
+        failing(alive, torch.OutOfMemoryError("second"), False)
+
+
 def test_memory_that_runs_out_is_told_and_freed():
     alive = []
     with pytest.raises(OutOfMemory) as kept, telling_out_of_memory():

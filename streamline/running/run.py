@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Mapping
 
@@ -73,6 +74,7 @@ def run(
     Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory,
     Cancelled.
     """
+    handled = sys.exception()
     try:
         with telling_out_of_memory():
             arguments = call_arguments(pipe, job, image) | dict(call_options or {})
@@ -83,7 +85,7 @@ def run(
             limit = parse_bytes(budget) if budget is not None else plan.budget_bytes if plan is not None else None
             return _Run(pipe, job, plan, on_event, should_stop, limit, prediction).make(arguments, count_tensors)
     except (Cancelled, OutOfMemory) as error:
-        forget_frames(error)
+        forget_frames(error, handled)
         raise
 
 

@@ -158,20 +158,14 @@ def _shapes(cached: CachedFeature) -> list[torch.Size]:
 def _weight(
     before: CachedFeature, now: CachedFeature, timestep: Tensor | float, damping: float, trust: Tensor | None
 ) -> Tensor:
-    """Return where a timestep lies on the line from `before` (0) to `now` (1), its part beyond that damped.
-
-    On the device.
-    """
+    """Return where a timestep lies from `before` (0) to `now` (1), its part beyond that damped; on the device."""
     gap = now.timestep - before.timestep
     beyond = torch.where(gap == 0, 0.0, damping * (timestep - now.timestep) / gap)
     return 1 + (beyond if trust is None else beyond * trust)
 
 
 def _is_better(before: CachedFeature, now: CachedFeature, cached: CachedFeature, damping: float) -> Tensor:
-    """Return 1 where extrapolation would have come nearer to what a full step has cached than reuse, else 0; no wait.
-
-    On the device.
-    """
+    """Return 1 where extrapolation would have come nearer to a full step than plain reuse, else 0; on the device."""
     weight = _weight(before, now, cached.timestep, damping, None)
     plain, moved = torch.zeros_like(weight, dtype=torch.float32), torch.zeros_like(weight, dtype=torch.float32)
     for a, b, truth in zip(before.sparse, now.sparse, cached.sparse, strict=True):

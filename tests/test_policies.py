@@ -133,9 +133,9 @@ def test_models_of_few_steps_are_left_alone(costs, tmp_path):
 
 def test_torch_is_not_asked_to_wait_between_steps():
     """Extrapolation and its check stay on the device: on meta tensors any look at a value would fail."""
-    from streamline.applying.reuse import Kept, _is_better, _weight
+    from streamline.applying.reuse import CachedFeature, _is_better, _weight
 
     with torch.device("meta"):
-        kept = [Kept.of([torch.empty(2, 3, 8, 8)], torch.empty(()), judged=True) for _ in range(3)]
+        kept = [CachedFeature.of([torch.empty(2, 3, 8, 8)], torch.empty(()), judged=True) for _ in range(3)]
         trust = _is_better(*kept, 0.5)
         assert _weight(kept[0], kept[1], torch.empty(()), 0.5, trust).is_meta

@@ -8,20 +8,19 @@ import pytest
 import test_by_rows
 import test_cost
 import test_parity
+import test_streaming
 import torch
 import untrained
 from diffusers import DDIMScheduler, TextToVideoSDPipeline, UNet3DConditionModel
 from networks import Case
 from pipelines import FRAMES, HEIGHT, PLANS, STEPS, TEXT_WIDTH, WIDTH, WIDTHS, Outcome, image_vae
 from support import modelscope
+from test_pipelines import FRAMES_TOLERANCE, LATENTS_TOLERANCE, ROUNDING
 from torch import Tensor, nn
 
 import streamline
 from streamline import Plan, PlanError, Rehash, Slicing, UnsupportedError
 from streamline.families.layers.cache_points import CUTS, find_cut
-
-LATENTS_TOLERANCE = 1e-5
-FRAMES_TOLERANCE = 1 / 255
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -94,6 +93,11 @@ def test_keeping_by_rows_gives_the_original_result(seed, record_property):
     test_by_rows.test_keeping_by_rows_gives_the_original_result("modelscope", seed, record_property)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_streamed_weights_give_the_original_result(seed, record_property):
+    test_streaming.test_streamed_weights_give_the_original_result("modelscope", seed, record_property)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_composed_peak_is_the_measured_one(seed, record_property):
     test_cost.test_the_composed_peak_is_the_measured_one("modelscope", seed, record_property)
@@ -102,6 +106,10 @@ def test_the_composed_peak_is_the_measured_one(seed, record_property):
 
 @pytest.fixture(scope="module")
 def pipe() -> TextToVideoSDPipeline:
+    return text_to_video()
+
+
+def text_to_video() -> TextToVideoSDPipeline:
     torch.manual_seed(0)
     text = untrained.image_model().components
     unet = UNet3DConditionModel(
@@ -157,6 +165,16 @@ def test_a_streamlined_pipeline_gives_the_original_video(pipe, plan, guidance_sc
     with streamline.apply(pipe, plan):
         held_to(expected, call(pipe, guidance_scale=guidance_scale), record_property)
     assert call(pipe, guidance_scale=guidance_scale).same(expected), "it is not itself again"
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_other_types_are_kept(dtype):
+    pipe = text_to_video().to(dtype)
+    expected = call(pipe, num_inference_steps=2)
+    with streamline.apply(pipe, PLANS["groups"]):
+        result = call(pipe, num_inference_steps=2)
+    assert result.latents.dtype == expected.latents.dtype == dtype
+    assert result.error(expected) <= ROUNDING[dtype]
 
 
 def test_two_prompts_and_freeu_work_as_before(pipe, record_property):

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 import streamline
 from streamline import Plan, PlanError, Rehash, Slicing, UnsupportedError
 from streamline.families.layers.cache_points import CUTS, find_cut
+from streamline.program.moments import measure
+from streamline.program.slicing import unslice, whole
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -86,6 +88,27 @@ def test_what_differs_is_rounding(seed, record_property):
 @pytest.mark.parametrize("seed", range(100, 103))
 def test_a_stage_keeps_what_it_changes_within_its_slice(seed):
     test_parity.test_a_stage_keeps_what_it_changes_within_its_slice("modelscope", seed)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_stage_writes_over_what_it_reads(seed):
+    """FreeU works in place, and a feature that is kept for the next step may not be worked on twice."""
+    case = modelscope_unet(seed)
+    case.network.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
+    program = modelscope.lower(case.network)
+
+    def execute(values, conditions):
+        for stage in program.stages:
+            reads = [whole(stage.axis, values[name]) for name in stage.reads]
+            before = [read.clone() for read in reads]
+            norm = () if stage.norm is None else (measure(stage.norm, reads[0], conditions.batch, slices=1),)
+            result = stage.run(*norm, conditions, *reads)
+            assert all(map(torch.equal, reads, before)), f"{stage.name} wrote over what it read"
+            values[stage.name] = unslice(stage.axis, result, values[stage.reads[0]])
+        return values[program.output]
+
+    with torch.no_grad():
+        modelscope.forward(case.network, execute, **case.arguments)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -1,6 +1,7 @@
 """A family that comes from outside, of one module, is held to what those that ship are held to."""
 
 import inspect
+import json
 import random
 
 import networks
@@ -19,8 +20,13 @@ from test_pipelines import FRAMES_TOLERANCE, LATENTS_TOLERANCE, ROUNDING
 from torch import Tensor, nn
 
 import streamline
-from streamline import Plan, PlanError, Rehash, Slicing, UnsupportedError
+from streamline import Job, Plan, PlanError, Rehash, Slicing, UnsupportedError, registry
+from streamline.cli import main
+from streamline.cost.pipeline_cost import PipelineCost
+from streamline.cost.predicting import Place, predict
+from streamline.families.base import Shape
 from streamline.families.layers.cache_points import CUTS, find_cut
+from streamline.families.subjects import subject_of
 from streamline.program.moments import measure
 from streamline.program.slicing import unslice, whole
 
@@ -28,8 +34,10 @@ from streamline.program.slicing import unslice, whole
 @pytest.fixture(autouse=True, scope="module")
 def _registered():
     """The family is known, and random networks of it are drawn as those of the others are."""
-    modelscope.register()
+    registry.families()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_families", dict(registry._families))
+        modelscope.register()
         patch.setitem(networks.KINDS, "modelscope", modelscope_unet)
         yield
 
@@ -278,7 +286,7 @@ def test_a_hook_on_what_is_opened_is_refused_by_name(pipe):
     ids=lambda extra: next(iter(extra)),
 )
 def test_arguments_that_no_plan_can_follow_are_refused_by_name(pipe, extra):
-    arguments = modelscope.example(pipe.unet, 1, 2, 4, 4)
+    arguments = modelscope.example(pipe.unet, Shape(1, 2, 4, 4))
     with streamline.apply(pipe, Plan()):
         assert pipe.unet(**arguments).sample.shape == arguments["sample"].shape
         with pytest.raises(UnsupportedError, match=r"an attention_mask .* are not supported .* leave them out"):
@@ -289,3 +297,71 @@ def test_the_signature_is_that_of_the_network():
     own, ours = (inspect.signature(one) for one in (UNet3DConditionModel.forward, modelscope.forward))
     assert list(own.parameters)[1:] == list(ours.parameters)[2:]
     assert [one.default for one in own.parameters.values()][1:] == [one.default for one in ours.parameters.values()][2:]
+
+
+JOBS = [
+    {"num_frames": 5},
+    {"num_frames": 8, "guidance_scale": 1.0},
+    {"height": 64, "width": 64, "num_frames": 4},
+    {"height": 48, "width": 72, "num_frames": 6},
+]
+ROWS = Slicing(3, 4, keep="rows")
+PLANNED = {"original": None, "whole": Plan(), "sliced": Plan.uniform(3), "rows": Plan(ROWS, ROWS, guidance="apart")}
+
+
+@pytest.mark.parametrize("given", JOBS, ids=str)
+@pytest.mark.parametrize("plan", PLANNED.values(), ids=PLANNED)
+def test_a_run_takes_what_was_predicted(pipe, plan, given, tmp_path, record_property):
+    job = Job.for_model(pipe, prompt="a cat", **{"height": HEIGHT, "width": WIDTH, "num_inference_steps": 3, **given})
+    costs = PipelineCost(subject_of(pipe), job, tmp_path)
+    device = streamline.detect("cpu")
+    predicted = predict(costs, plan, Place(device, streamline.rates_of(device)))
+    result = streamline.run(pipe, job, plan)
+    ratio = predicted.peak_bytes / result.peak_bytes
+    record_property("error: modelscope, predicted to counted peak", abs(ratio - 1))
+    assert 1 <= ratio <= 1.03
+    assert len(result.frames) == job.num_frames and len(result.step_seconds) == 3
+
+
+def test_a_tuned_run_keeps_to_its_budget_and_reads_its_own_field(pipe):
+    job = Job.for_model(pipe, prompt="a cat", height=64, width=64, num_frames=6, num_inference_steps=3)
+    known = streamline.forecast(pipe, job, device="cpu")
+    plan = known.choose(known.frontier()[-1].prediction.peak_bytes).plan
+    expected, tuned = streamline.run(pipe, job, None), streamline.run(pipe, job, plan)
+    assert tuned.peak_bytes <= plan.budget_bytes < expected.peak_bytes and tuned.rungs == 0
+    assert streamline.Fidelity.of(tuned.frames, expected.frames).largest_difference <= 1
+    stirred = streamline.run(pipe, Job.from_dict(job.to_dict() | {"eta": 1.0}), plan)
+    assert stirred.frames != tuned.frames
+    assert streamline.preview(pipe, torch.zeros(1, 4, 6, 8, 8))[0].size == (256, 256)
+
+
+def test_it_is_on_the_command_line_with_its_field(pipe, tmp_path, capsys):
+    pipe.save_pretrained(tmp_path / "model", safe_serialization=True)
+    out = tmp_path / "out.zip"
+    asked = [
+        "--model",
+        str(tmp_path / "model"),
+        "--prompt",
+        "a cat",
+        "--size",
+        "40x32",
+        "--frames",
+        "3",
+        "--steps",
+        "2",
+    ]
+    assert main(["generate", *asked, "--eta", "0.5", "--device", "cpu", "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["job"]["eta"] == 0.5
+    assert streamline.read_receipt(out).job.eta == 0.5
+    assert main(["generate", *asked, "--eta", "2", "--device", "cpu"]) == 2
+    assert "eta must be a number of 0 to 1, not 2.0" in capsys.readouterr().err
+    assert main(["models", "--json"]) == 0
+    assert "modelscope" in [row["name"] for row in json.loads(capsys.readouterr().out)]
+
+
+def test_it_is_planned_at_its_published_size(capsys):
+    assert main(["plan", "--model", "modelscope", "--budget", "4.5GiB", "--emulate", "RTX 3060", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["feasible"] and answer["predicted_peak_bytes"] <= 4.5 * 2**30
+    known = streamline.forecast("modelscope", Job.from_dict(answer["job"]), device=streamline.emulate("RTX 3060"))
+    assert known.original.peak_bytes > answer["predicted_peak_bytes"]

@@ -249,6 +249,24 @@ class Family:
         self.check(pipe, job)
         return arguments
 
+    def call(
+        self,
+        pipe: DiffusionPipeline,
+        arguments: Mapping[str, Any],
+        generator: torch.Generator,
+        step_done: Callable[[int, int, Tensor], Tensor],
+    ) -> tuple[Image.Image, ...]:
+        """Call a pipeline, and return the frames of its first video as RGB pictures.
+
+        step_done: step_done(index, steps, latents) is called after each step, and returns the latents to go on with.
+        """
+
+        def end_step(pipe: DiffusionPipeline, index: int, timestep: object, tensors: dict) -> dict:
+            tensors["latents"] = step_done(index, pipe.num_timesteps, tensors["latents"])
+            return tensors
+
+        return tuple(pipe(**arguments, generator=generator, callback_on_step_end=end_step).frames[0])
+
     def check(self, pipe: DiffusionPipeline, job: Job) -> None:
         """Raise InputError for a job with options of other families, or of a size or length the model does not make."""
         own = {field.name for field in self.fields}

@@ -33,6 +33,7 @@ from ..hardware.process_memory import give_back
 from ..job import Job
 from ..plan import Plan
 from ..prediction import Prediction
+from ..registry import family_of
 from ..sampler import sampler_arguments
 from ..sizes import parse_bytes
 from .events import Decoding, Event, Finished, Result, Started, Step
@@ -183,12 +184,8 @@ class _Run:
             self._is_denoising = False
             try:
                 with keeping_dtype(autoencoder_of(self._pipe)), at_work:
-                    output = self._pipe(
-                        **arguments,
-                        generator=torch.Generator("cpu").manual_seed(self._job.seed),
-                        callback_on_step_end=self._step_done,
-                    )
-                return tuple(output.frames[0])
+                    generator = torch.Generator("cpu").manual_seed(self._job.seed)
+                    return family_of(self._pipe).call(self._pipe, arguments, generator, self._step_done)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -200,23 +197,23 @@ class _Run:
             self._checkpoint.again()
             self._meter.resume()
 
-    def _step_done(self, pipe: DiffusionPipeline, index: int, timestep: object, tensors: dict) -> dict:
-        """Count a step, unless it was done before, and tell of it."""
+    def _step_done(self, index: int, total: int, latents: Tensor) -> Tensor:
+        """Count a step, unless it was done before, and tell of it; return the latents to go on with."""
         seconds, was_done = self._clock.lap(), self._checkpoint.is_behind
-        tensors["latents"] = self._checkpoint.step_done(tensors["latents"])
+        latents = self._checkpoint.step_done(latents)
         if was_done:
-            return tensors
+            return latents
         self._step_seconds.append(seconds)
-        total = pipe.num_timesteps
-        latents = self._expected.pop() if self._expected else tensors["latents"]
         held_bytes, peak_bytes = self._meter.read()
-        self._emit(Step(index, total, seconds, held_bytes, peak_bytes, latents))
+        expected = self._expected.pop() if self._expected else latents
+        self._emit(Step(index, total, seconds, held_bytes, peak_bytes, expected))
+        del expected
         self._warn(self._watch.step(self._step_seconds, held_bytes))
         if index == 1:  # what one step leaves for the next is there now: those that follow are alike
             self._meter.pause()
         if index >= total - 2:
             self._meter.resume()
-        return tensors
+        return latents
 
     def _before_denoiser(self, *_: object) -> None:
         self._check()

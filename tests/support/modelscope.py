@@ -9,30 +9,101 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import TextToVideoSDPipeline, UNet3DConditionModel
+from diffusers import DiffusionPipeline, TextToVideoSDPipeline, UNet3DConditionModel
+from diffusers.models.autoencoders.vae import Decoder
 from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from diffusers.models.unets import unet_3d_blocks as original
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
-from diffusers.utils.torch_utils import apply_freeu
+from PIL import Image
 from torch import Tensor, nn
 
-from streamline.applying import apply as applying
-from streamline.errors import UnsupportedError
-from streamline.families import networks
-from streamline.families.layers import arguments, blocks, plain
+from streamline import Family, Field, Job, Model, UnsupportedError, register_family
+from streamline.families.base import Called, Network, Phase, Shape
+from streamline.families.layers import arguments, blocks, image_decoder, latent_colours, plain
+from streamline.families.layers.held import Sizes
+from streamline.families.subject import Subject
 from streamline.program.conditions import Conditions
 from streamline.program.stages import Builder, Program
 
-CLIP_TOKENS = 77  # the length diffusers pads a prompt to
+WIDTHS, LEVELS = (320, 640, 1280, 1280), (128, 256, 512, 512)
+TEXT = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
+CONFIGS = {  # damo-vilab/text-to-video-ms-1.7b
+    "unet": {"_class_name": "UNet3DConditionModel", "block_out_channels": WIDTHS, "cross_attention_dim": 1024},
+    "vae": {"_class_name": "AutoencoderKL", "block_out_channels": LEVELS, "layers_per_block": 2}
+    | {f"{way}_block_types": (f"{kind}Block2D",) * 4 for way, kind in (("down", "DownEncoder"), ("up", "UpDecoder"))},
+    "text_encoder": {"_class_name": "CLIPTextModel", "hidden_act": "gelu", **TEXT},
+}
+
+
+class ModelScope(Family):
+    """TextToVideoSDPipeline: guidance in one batch, all frames decoded at once, an older callback."""
+
+    name = "modelscope"
+    pipelines = (TextToVideoSDPipeline,)
+    fields = (Field("eta", float, 0.0, most=1, label="Eta", option="--eta", help="noise that DDIM adds again (0)"),)
+    models = (
+        Model(
+            "modelscope",
+            "text-to-video",
+            "damo-vilab/text-to-video-ms-1.7b",
+            "ModelScope, 16 frames of 256x256",
+            label="ModelScope",
+            job=(("height", 256), ("width", 256), ("num_frames", 16), ("fps", 8)),
+            sizes=((256, 256), (448, 256)),
+            configs=CONFIGS,
+        ),
+    )
+    working = {"unet": "in the denoiser", "text_encoder": "while the text was encoded"}  # noqa: RUF012
+    published_tokens = 77
+
+    def defaults(self, pipe: DiffusionPipeline) -> dict[str, Any]:
+        side = (pipe.unet.config.sample_size or 32) * pipe.vae_scale_factor
+        return {"height": side, "width": side, "num_frames": 16, "fps": 8, "eta": 0.0}
+
+    def arguments(self, pipe: DiffusionPipeline, job: Job, image: Image.Image | None) -> dict[str, Any]:
+        return super().arguments(pipe, job, image) | {"output_type": "pil"}
+
+    def call(self, pipe, arguments, generator, step_done):
+        """Its callback can return nothing, so latents to go on with are written over its own."""
+
+        def end_step(index: int, timestep: object, latents: Tensor) -> None:
+            changed = step_done(index, arguments["num_inference_steps"], latents)
+            if changed is not latents:
+                latents.copy_(changed)
+
+        return tuple(pipe(**arguments, generator=generator, callback=end_step).frames[0])
+
+    def tokens(self, pipe: DiffusionPipeline) -> int:
+        return pipe.tokenizer.model_max_length
+
+    def latent_frames(self, pipe: DiffusionPipeline, latents: Tensor) -> Tensor:
+        return latent_colours.frames_of(pipe, latents, channel_axis=1)
+
+    def colours(self, pipe: DiffusionPipeline, frames: Tensor) -> Tensor:
+        return latent_colours.colours(pipe.vae, frames, lambda vae, frames: vae.decode(frames).sample)
+
+    def phases(self, subject: Subject, job: Job) -> tuple[Phase, ...]:
+        """Return phases with what TextToVideoSDPipeline.__call__ and decode_latents hold."""
+        batch, sizes = self.batch(job), Sizes.of(subject, job, self.scale(subject))
+        width = subject.configs["unet"]["cross_attention_dim"]
+        embeddings = (2 * batch - 1) * subject.tokens * width * sizes.itemsize  # the halves, and both together
+        model_input = batch * sizes.latents if batch > 1 else 0
+        # A prediction is held as it came and as guided, and turned for the scheduler, as the latents are.
+        loop = embeddings + 2 * sizes.latents + model_input + (batch + 2 if batch > 1 else 2) * sizes.latents
+        text = Called("text_encoder", lambda network: (torch.zeros(1, subject.tokens, dtype=torch.long),))
+        return (
+            Phase("encode text", "call", 0, ("text_encoder",), times=batch, called=text),
+            Phase("denoise", "denoise", loop, ("unet",), frames=job.num_frames),
+            Phase("decode", "decode", loop + 3 * sizes.latents, ("vae",), frames=job.num_frames),
+            Phase("export", "export", sizes.export(loop), ("vae",)),
+        )
 
 
 def register() -> None:
     """Make the family known; doing it again changes nothing."""
-    networks.FAMILIES[UNet3DConditionModel] = networks.Family(lower, forward, example)
-    for module in (networks, applying):
-        module.PIPELINES = tuple(dict.fromkeys((*module.PIPELINES, TextToVideoSDPipeline)))
+    register_family(ModelScope())
 
 
 def lower(unet: UNet3DConditionModel) -> Program:
@@ -61,7 +132,7 @@ def lower(unet: UNet3DConditionModel) -> Program:
         blocks.require_open(block, original.CrossAttnUpBlock3D, original.UpBlock3D)
         p.block = f"up.{index}"
         for layer in range(len(block.resnets)):
-            x = _join(p, f"{p.block}.join.{layer}", block, x, skips.pop())
+            x = blocks.join(p, f"{p.block}.join.{layer}", block, x, skips.pop())
             x = _transformers(p, block, layer, _resnets(p, block, layer, x))
         next_skip = skips[-1] if skips else None
         x = blocks.upsample(p, f"{p.block}.upsample", block.upsamplers, x, next_skip, nn.Module.__call__)
@@ -126,18 +197,6 @@ def _temporal_transformer(p: Builder, name: str, model: TransformerTemporalModel
     return p.pixels(name, run, x, norm=model.norm, of=(model.proj_in, *model.transformer_blocks, model.proj_out))
 
 
-def _join(p: Builder, name: str, block: nn.Module, x: str, skip: str) -> str:
-    """Concatenate a skip connection, and do what FreeU does to both."""
-
-    def run(c: Conditions, x: Tensor, skip: Tensor) -> Tensor:
-        freeu = {key: getattr(block, key, None) for key in ("s1", "s2", "b1", "b2")}
-        if all(freeu.values()):  # it writes over x, a view of a value that is not ours alone
-            x, skip = apply_freeu(block.resolution_idx, x.clone(), skip, **freeu)
-        return torch.cat([x, skip], dim=1)
-
-    return p.frames(name, run, x, skip)
-
-
 def forward(
     unet: UNet3DConditionModel,
     execute: Callable[[dict[str, Tensor], Conditions], Tensor],
@@ -175,10 +234,16 @@ def forward(
     return UNet3DConditionOutput(sample=output) if return_dict else (output,)
 
 
-def example(unet: UNet3DConditionModel, batch: int, frames: int, height: int, width: int) -> dict[str, Any]:
-    """Return arguments of the right shapes for one call; height and width in latent pixels."""
+def example(unet: UNet3DConditionModel, shape: Shape) -> dict[str, Any]:
+    """Return arguments of the right shapes for one call."""
     return {
-        "sample": torch.zeros(batch, unet.config.in_channels, frames, height, width),
+        "sample": torch.zeros(shape.batch, unet.config.in_channels, shape.frames, shape.height, shape.width),
         "timestep": torch.tensor(0),
-        "encoder_hidden_states": torch.zeros(batch, CLIP_TOKENS, unet.config.cross_attention_dim),
+        "encoder_hidden_states": torch.zeros(shape.batch, shape.tokens, unet.config.cross_attention_dim),
     }
+
+
+ModelScope.networks = (
+    Network(UNet3DConditionModel, lower, forward, example),
+    Network(Decoder, image_decoder.lower, image_decoder.forward, image_decoder.example),
+)

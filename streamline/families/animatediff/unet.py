@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,6 @@ from diffusers.models.unets.unet_motion_model import (
     UpBlockMotion,
 )
 from diffusers.utils import apply_lora_scale
-from diffusers.utils.torch_utils import apply_freeu
 from torch import Tensor, nn
 
 from ...errors import InputError, UnsupportedError
@@ -28,7 +28,7 @@ from ...program.conditions import Conditions
 from ...program.stages import Builder, Program
 from ..base import Shape
 from ..layers.arguments import as_timesteps, needs_resize
-from ..layers.blocks import downsample, project_out, require, require_open, resnet, to_video, upsample
+from ..layers.blocks import downsample, join, project_out, require, require_open, resnet, to_video, upsample
 from ..layers.plain import is_plain, opens_transformer, pieces_of, transformer_block
 
 SDXL_TIME_IDS = 6  # original size, crop corner and target size, two numbers each
@@ -56,7 +56,8 @@ def lower(unet: UNetMotionModel) -> Program:
         require_open(block, CrossAttnUpBlockMotion, UpBlockMotion)
         p.block = f"up.{index}"
         for layer in range(len(block.resnets)):
-            x = _join(p, f"{p.block}.join.{layer}", block, len(skips) - 1, x, skips.pop())
+            add = functools.partial(_add_residuals, len(skips) - 1, f"{p.block}.{layer}" == "up.0.0")
+            x = join(p, f"{p.block}.join.{layer}", block, x, skips.pop(), add)
             x = _layer(p, block, layer, x)
         x = upsample(p, f"{p.block}.upsample", block.upsamplers, x, skips[-1] if skips else None, _call_upsampler)
 
@@ -97,24 +98,16 @@ def _mid(p: Builder, block: nn.Module | None, x: str) -> str:
     return x
 
 
-def _join(p: Builder, name: str, block: nn.Module, position: int, x: str, skip: str) -> str:
-    """Concatenate a skip connection, with what a control network adds to it and what FreeU does to both.
+def _add_residuals(position: int, is_first: bool, c: Conditions, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+    """Add what a control network gives to a skip, and to what comes out of the middle block.
 
     position: of the skip among all skips, by which a control network's residuals are counted.
     """
-
-    def run(c: Conditions, x: Tensor, skip: Tensor) -> Tensor:
-        if c["mid_residual"] is not None and name == "up.0.join.0":
-            x = x + c["mid_residual"]
-        if c["skip_residuals"] is not None:
-            skip = skip + c["skip_residuals"][position]
-        freeu = {key: getattr(block, key, None) for key in ("s1", "s2", "b1", "b2")}
-        if all(freeu.values()):
-            # It scales x in place, and x here is a view of a value that is not ours alone.
-            x, skip = apply_freeu(block.resolution_idx, x.clone(), skip, **freeu)
-        return torch.cat([x, skip], dim=1)
-
-    return p.frames(name, run, x, skip)
+    if c["mid_residual"] is not None and is_first:
+        x = x + c["mid_residual"]
+    if c["skip_residuals"] is not None:
+        skip = skip + c["skip_residuals"][position]
+    return x, skip
 
 
 def _attention(p: Builder, name: str, model: nn.Module, x: str) -> str:

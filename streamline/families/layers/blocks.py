@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from diffusers.models.resnet import Downsample2D, Upsample2D
 from diffusers.pipelines.free_noise_utils import SplitInferenceModule
+from diffusers.utils.torch_utils import apply_freeu
 from torch import Tensor, nn
 
 from ...errors import UnsupportedError
@@ -88,6 +90,31 @@ def upsample(
             f"{name}.{index}", lambda c, *slices, layer=layer: run(c, *slices, layer=layer), *reads, of=[layer]
         )
     return x
+
+
+def join(
+    p: Builder,
+    name: str,
+    block: nn.Module,
+    x: str,
+    skip: str,
+    add: Callable[[Conditions, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+) -> str:
+    """Concatenate a skip connection in an up block of a UNet, with what FreeU does to both.
+
+    add: adds to features and skip first what the pipeline has given for them.
+    """
+
+    def run(c: Conditions, x: Tensor, skip: Tensor) -> Tensor:
+        if add is not None:
+            x, skip = add(c, x, skip)
+        freeu = {key: getattr(block, key, None) for key in ("s1", "s2", "b1", "b2")}
+        if all(freeu.values()):
+            # It scales x in place, and x here is a view of a value that is not ours alone.
+            x, skip = apply_freeu(block.resolution_idx, x.clone(), skip, **freeu)
+        return torch.cat([x, skip], dim=1)
+
+    return p.frames(name, run, x, skip)
 
 
 def double(p: Builder, name: str, layers: nn.ModuleList | None, x: str) -> str:

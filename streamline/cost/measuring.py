@@ -223,10 +223,7 @@ class Probe:
                 for value, tag in zip(reads, tags, strict=True)
             ]
             norm = () if stage.norm is None else (self._applied(stage.norm),)
-            if stage.axis is Axis.FRAMES:
-                conditions = self._conditions.slice_rows(0, size)
-            else:
-                conditions = self._conditions.of_pixels(reads[0].extent(stage.axis))
+            conditions = self._conditions.of_slice(stage.axis, 0, size, reads[0].extent(stage.axis))
             return metered(lambda: stage.run(*norm, conditions, *slices))[1]
 
     def norm(self, name: str, value: Value, tag: str, slices: int) -> Sample:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from operator import add
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -22,6 +25,8 @@ from ..program.slicing import cut, unslice, whole
 from ..program.stages import Axis
 
 T = TypeVar("T")
+
+SMALL = 10**10  # products of a whole run: some tenths of a second
 
 ALLOCATING = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided}
 
@@ -178,7 +183,7 @@ class WorkCounter(TorchDispatchMode):
 
 
 class Probe:
-    """A network on fake tensors, whose stages can be run one by one.
+    """A network without data, whose stages can be run one by one: on fake tensors, or on zeros if it is small.
 
     inputs: layouts of what goes into its program. head: what the network's forward does before the program runs,
     and as kept_bytes what it holds meanwhile, its arguments not counted.
@@ -186,7 +191,15 @@ class Probe:
 
     def __init__(self, network: nn.Module, arguments: dict) -> None:
         """arguments: of one call. Both are made in one FakeTensorMode."""
-        self._mode = next(network.parameters()).fake_mode
+        mode = next(network.parameters()).fake_mode
+        self._mode: Callable[[], AbstractContextManager] = lambda: mode
+        self._reach_stages(network, arguments)
+        if self._is_small(network):
+            self._mode = unset_fake_temporarily
+            with self._mode():
+                self._reach_stages(*_on_zeros(network, arguments))
+
+    def _reach_stages(self, network: nn.Module, arguments: dict) -> None:
         family = family_of(network)
         memory, counter = LiveTensors([network]), WorkCounter()
 
@@ -195,15 +208,25 @@ class Probe:
             self.head, self._conditions = counter.sample(memory), conditions
             raise _Reached
 
-        with self._mode, torch.no_grad():
+        with self._mode(), torch.no_grad():
             self._stages = {stage.name: stage for stage in family.lower(network).stages}
             with contextlib.suppress(_Reached), memory, counter:
                 family.forward(network, stop, **arguments)
 
+    def _is_small(self, network: nn.Module) -> bool:
+        """Whether a stage is run in less time than it takes to work out without data what its operators give.
+
+        In float32, for CPUs are slow at other types. A weight is used at most once for every pixel of every row.
+        """
+        is_full = all(weight.dtype == torch.float32 for weight in network.parameters())
+        weights = sum(weight.numel() for weight in network.parameters())
+        pixels = sum(value.shape[0] * value.extent(Axis.PIXELS) for value in self.inputs.values())
+        return is_full and weights * pixels <= SMALL
+
     def whole(self, name: str, reads: list[Value], tags: str) -> tuple[Value, Sample]:
         """A stage on whole values, and the layout of what it writes."""
         stage = self._stages[name]
-        with self._mode:
+        with self._mode():
             values = [_laid_out(value, tag).empty() for value, tag in zip(reads, tags, strict=True)]
             norm = () if stage.norm is None else (stage.norm,)
             slices = [whole(stage.axis, value) for value in values]
@@ -215,7 +238,7 @@ class Probe:
     def slice(self, name: str, reads: list[Value], tags: str, size: int) -> Sample:
         """A stage on a slice of `size` elements of its axis."""
         stage = self._stages[name]
-        with self._mode:
+        with self._mode():
             slices = [
                 value.piece(stage.axis, size).empty()
                 if tag == INSIDE
@@ -229,7 +252,7 @@ class Probe:
     def norm(self, name: str, value: Value, tag: str, slices: int) -> Sample:
         """Taking the moments of what a stage normalises, in so many slices of rows."""
         norm = self._stages[name].norm
-        with self._mode:
+        with self._mode():
             images = _laid_out(value, tag).empty()
             return metered(lambda: measure(norm, images, self._conditions.batch, slices))[1]
 
@@ -242,7 +265,7 @@ class Probe:
             moments.add(pixels)
             return moments.applied()
 
-        with self._mode:
+        with self._mode():
             pixels = value.piece(Axis.PIXELS, size).empty()
             return metered(lambda: take(pixels))[1]
 
@@ -250,6 +273,19 @@ class Probe:
         dtype = torch.promote_types(next(norm.parameters()).dtype, torch.float32)
         moments = torch.empty(self._conditions.batch, norm.num_channels, 1, 1, 1, dtype=dtype)
         return AppliedNorm(moments, moments)
+
+
+def _on_zeros(network: nn.Module, arguments: dict) -> tuple[nn.Module, dict]:
+    """A copy of both with zeros in the place of fake tensors."""
+    tensors = [*network.parameters(), *network.buffers(), *tree_leaves(arguments)]
+    zeros = {
+        id(one): torch.empty_strided(one.shape, one.stride(), dtype=one.dtype).zero_()
+        for one in tensors
+        if isinstance(one, Tensor)
+    }
+    for weight in network.parameters():
+        zeros[id(weight)] = nn.Parameter(zeros[id(weight)], requires_grad=False)
+    return copy.deepcopy((network, arguments), zeros)
 
 
 def _laid_out(value: Value, tag: str) -> Value:

@@ -158,12 +158,10 @@ class Ledger:
 
     def close(self, group: Group) -> None:
         alike = {stop - start: work for (start, stop), work in self._works.items()}
+        works = [self._works.get((start, stop)) or alike[stop - start] for start, stop in self._pieces]
         if group.keep == "whole":
-            for size, count in Counter(stop - start for start, stop in self._pieces).items():
-                self.work += alike[size] * count
-        else:
-            for start, stop in self._pieces:
-                self.work += self._works.get((start, stop)) or alike[stop - start]
+            works = [work * count for work, count in Counter(works).items()]
+        self.work = sum(works, self.work)
         written = sum(self._shapes[name].nbytes for name in group.writes)
         self.work += Work(0, 0, 2 * written, len(self._pieces) * len(group.writes))
         self._send(group.reads, self.values)

@@ -102,16 +102,15 @@ def compose_apart(
     slicing: BlockSlicing,
     *,
     keep: str | None = None,
-    given: str | None = None,
-    streamed: bool = False,
+    **options: str | bool | None,
 ) -> NetworkCost:
-    """One call with the samples one after the other.
+    """One call with the samples one after the other; options as for `compose`.
 
     together: of the whole batch, whose embeddings and result are held; sample: of one sample.
     """
+    cost = compose(sample, slicing, keep=keep, **options)
     if together.batch == 1:
-        return compose(together, slicing, keep=keep, given=given, streamed=streamed)
-    cost = compose(sample, slicing, keep=keep, given=given, streamed=streamed)
+        return cost
     # The result of the first sample is held until that of the second replaces it, and so is what it keeps.
     held = together.held_bytes + together.output_bytes + sample.output_bytes
     held += sample.values[keep].nbytes * (together.batch - 1) if keep else 0
@@ -148,20 +147,19 @@ def _follow(table: Table, groups: tuple[Group, ...], inputs: tuple[str, ...]) ->
         if key not in table.outcomes:
             ledger = Ledger(table, read)
             walk(group, ledger)
-            table.outcomes[key] = _with_casting(table, group, ledger), ledger.values
+            work = ledger.work + _casting(table, group) if table.cast_bytes else ledger.work
+            one = GroupCost(group, ledger.peak_bytes, ledger.largest_convolution_bytes, work)
+            table.outcomes[key] = one, ledger.values
         cost, left = table.outcomes[key]
         around = sum(state.nbytes for state in alive.values())
         alive |= left
         yield replace(cost, group=group, peak_bytes=around + cost.peak_bytes)
 
 
-def _with_casting(table: Table, group: Group, ledger: Ledger) -> GroupCost:
-    """What a group took, and casting the weights of its layers for every slice anew."""
-    work = ledger.work
-    if table.cast_bytes:
-        count = min(group.slices, ledger.extent(group.reads[0], group.axis))
-        casting = table.casting(group.stages) * count
-        if group.again is not None and count > 1:
-            casting += table.casting(group.stages[: group.again]) * count
-        work += casting
-    return GroupCost(group, ledger.peak_bytes, ledger.largest_convolution_bytes, work)
+def _casting(table: Table, group: Group) -> Work:
+    """Casting the weights of a group's layers, for every slice anew."""
+    count = min(group.slices, table.values[group.reads[0]].extent(group.axis))
+    casting = table.casting(group.stages) * count
+    if group.again is not None and count > 1:
+        casting += table.casting(group.stages[: group.again]) * count
+    return casting

@@ -8,14 +8,15 @@ executor's own that nobody reads again where the shapes agree, and every value i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from itertools import zip_longest
 from typing import Protocol
 
 from torch import Tensor
 
 from ..plan import BlockSlicing
 from .conditions import Conditions
-from .groups import Group, group_stages
+from .groups import group_stages
 from .slicing import empty_for
 from .stages import Axis, Program
 from .tensors import Tensors
@@ -36,22 +37,11 @@ class Executor:
     """
 
     program: Program
-    groups: tuple[Group, ...]
-    apart: bool
-    before_slice: Callable[[], object]
+    slicing: BlockSlicing
+    _: KW_ONLY
+    apart: bool = False
+    before_slice: Callable[[], object] = nothing
     bound: str | None = None
-
-    @classmethod
-    def prepare(
-        cls,
-        program: Program,
-        blocks: BlockSlicing,
-        *,
-        apart: bool = False,
-        before_slice: Callable[[], object] = nothing,
-        bound: str | None = None,
-    ) -> Executor:
-        return cls(program, group_stages(program, blocks), apart, before_slice, bound)
 
     def __call__(
         self, values: Mapping[str, Tensor], conditions: Conditions, features: list[Tensor] | None = None
@@ -78,10 +68,10 @@ class Executor:
     ) -> Tensor:
         given = {} if self.bound is None else {self.bound: features[index]}
         run = Tensors({**inputs, **given}, conditions, self.before_slice)
-        for position, group in enumerate(self.groups):
+        groups = group_stages(self.program, self.slicing)
+        for group, ahead in zip_longest(groups, groups[1:]):
             if self.program.hold is not None:
-                ahead = self.groups[position + 1].stages if position + 1 < len(self.groups) else ()
-                self.program.hold(group.stages, ahead)
+                self.program.hold(group.stages, ahead.stages if ahead else ())
             walk(group, run)
         if self.program.kept is not None:
             features.append(run.values[self.program.kept])
@@ -103,10 +93,9 @@ class Call:
         self, program: Program | None = None, features: list[Tensor] | None = None, bound: str | None = None
     ) -> Tensor:
         """What the program gives, or another one in its place. features, bound: as for `Executor`."""
-        executor = Executor.prepare(
-            program or self.program, self.slicing, apart=self.apart, before_slice=self.before_slice, bound=bound
-        )
-        return executor(self.values, self.conditions, features)
+        program = program or self.program
+        execute = Executor(program, self.slicing, apart=self.apart, before_slice=self.before_slice, bound=bound)
+        return execute(self.values, self.conditions, features)
 
 
 class StepMemory(Protocol):

@@ -48,10 +48,6 @@ class Group:
             return "tensor"
         return "pieces" if self.axis is Axis.FRAMES else "rows"
 
-    def reuses(self, name: str) -> bool:
-        """Return whether an output may be written over a dead input; what is given out only in place of a tensor."""
-        return self.keep == "whole" or self.kept_as(name) == "rows"
-
     def needs(self, until: int | None) -> tuple[str, ...]:
         """Return what is read from outside by the stages before `until`, or by all."""
         if until is None:

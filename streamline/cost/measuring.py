@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from operator import add
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from ..program.stages import Axis
 
 T = TypeVar("T")
 
-SMALL = 10**10  # products of a whole run: some tenths of a second
+SMALL = 10**10  # products of one call at most: some tenths of a second
 
 ALLOCATING = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided}
 
@@ -35,8 +35,7 @@ ALLOCATING = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.em
 INSIDE, PACKED, NATURAL = "i", "p", "n"
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What a device has to do. Fractions come from reading between two measured slice sizes.
 
     flops: of matrix products, convolutions and attention; product_bytes: what these read and write.
@@ -51,14 +50,10 @@ class Work:
     sent_bytes: float = 0.0
 
     def __add__(self, other: Work) -> Work:
-        return Work(*map(add, self.to_list(), other.to_list()))
+        return Work(*map(add, self, other))
 
     def __mul__(self, times: float) -> Work:
-        return Work(*(part * times for part in self.to_list()))
-
-    def to_list(self) -> list[float]:
-        """In the order of the fields; a plan adds up thousands, and dataclasses.astuple would take most of its time."""
-        return [self.flops, self.product_bytes, self.moved_bytes, self.calls, self.sent_bytes]
+        return Work(*(part * times for part in self))
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ class Sample:
         return Sample.from_list([a + (b - a) * share for a, b in pairs])
 
     def to_list(self) -> list[float]:
-        return [self.peak_bytes, self.kept_bytes, self.largest_convolution_bytes, *self.work.to_list()]
+        return [self.peak_bytes, self.kept_bytes, self.largest_convolution_bytes, *self.work]
 
     @classmethod
     def from_list(cls, numbers: list[float]) -> Sample:

@@ -143,7 +143,8 @@ def _follow(table: Table, groups: tuple[Group, ...], inputs: tuple[str, ...]) ->
     for group in groups:
         read = {name: alive.pop(name) for name in group.reads}
         names = tuple(stage.name for stage in group.stages)
-        key = (names, group.writes, group.slices, group.keep, group.again, group.dead, group.final, *read.values())
+        how = _count(table, group), group.keep, group.again
+        key = (names, group.writes, group.final, group.dead, how, *read.values())
         if key not in table.outcomes:
             ledger = Ledger(table, read)
             walk(group, ledger)
@@ -156,9 +157,13 @@ def _follow(table: Table, groups: tuple[Group, ...], inputs: tuple[str, ...]) ->
         yield replace(cost, group=group, peak_bytes=around + cost.peak_bytes)
 
 
+def _count(table: Table, group: Group) -> int:
+    return min(group.slices, table.values[group.reads[0]].extent(group.axis))
+
+
 def _casting(table: Table, group: Group) -> Work:
     """Casting the weights of a group's layers, for every slice anew."""
-    count = min(group.slices, table.values[group.reads[0]].extent(group.axis))
+    count = _count(table, group)
     casting = table.casting(group.stages) * count
     if group.again is not None and count > 1:
         casting += table.casting(group.stages[: group.again]) * count

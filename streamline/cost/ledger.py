@@ -60,9 +60,9 @@ class Ledger:
         self._live = self.peak_bytes = sum(state.nbytes for state in values.values())
         self._pieces: Bounds = []
         self._carried: dict[tuple, Sample] = {}
-        self._size, self._carried_bytes = 0, 0.0  # of the slice that is carried now
+        self._at, self._carried_bytes = (0, 0), 0.0  # of the slice that is carried now
         self._works: dict[tuple[int, int], Work] = {}
-        self._moments: dict[int, tuple[float, Work]] = {}
+        self._moments_bytes = 0.0
         self._outputs: dict[str, State] = {}
 
     def extent(self, name: str, axis: Axis) -> int:
@@ -73,7 +73,8 @@ class Ledger:
         if state.pieces is not None:
             is_copied = state.on_host or len(state.pieces) > 1
             self._note(size if is_copied else 0)
-            self._set(name, State(size, True, True))
+            self._live += size - state.nbytes
+            self.values[name] = State(size, True, True)
 
     def free(self, names: Iterable[str]) -> None:
         for name in names:
@@ -84,7 +85,8 @@ class Ledger:
         self._note(sample.peak_bytes)
         self.largest_convolution_bytes = max(self.largest_convolution_bytes, sample.largest_convolution_bytes)
         self.work += sample.work
-        self._set(stage.name, State(sample.kept_bytes, self._shapes[stage.name].is_packed, False))
+        self._live += sample.kept_bytes
+        self.values[stage.name] = State(sample.kept_bytes, self._shapes[stage.name].is_packed, False)
 
     def measure(self, stage: Stage, slices: int) -> None:
         state, shape = self.values[stage.reads[0]], self._shapes[stage.reads[0]]
@@ -106,26 +108,26 @@ class Ledger:
     def carry(self, group: Group, start: int, stop: int, until: int | None = None) -> Sample:
         names = group.needs(until)
         copied = frozenset(name for name in names if self.values[name].is_copied(group.axis, start, stop))
-        self._size = stop - start
-        key = (self._size, until, copied)
+        key = (stop - start, until, copied)
         if key not in self._carried:
             self._carried[key] = self._follow(group, *key)
         carried = self._carried[key]
         self._note(carried.peak_bytes)
         self.largest_convolution_bytes = max(self.largest_convolution_bytes, carried.largest_convolution_bytes)
-        self._works[start, stop], self._carried_bytes = carried.work, carried.kept_bytes
+        self._at, self._carried_bytes = (start, stop), carried.kept_bytes
+        self._works[self._at] = carried.work
         return carried
 
     def add_moments(self, stage: Stage, carried: Sample) -> None:
-        moments = self._table.moments(stage, self._size)
+        start, stop = self._at
+        moments = self._table.moments(stage, stop - start)
         self._note(carried.kept_bytes + moments.peak_bytes)
-        self._moments[self._size] = moments.kept_bytes, carried.work + moments.work
+        self._works[self._at] += moments.work
+        self._moments_bytes = moments.kept_bytes
 
     def finish_moments(self, group: Group, stage: Stage) -> None:
-        for size, count in Counter(stop - start for start, stop in self._pieces).items():
-            kept, work = self._moments[size]
-            self.work += work * count
-        self._live += kept
+        self._add_works(are_alike=True)
+        self._live += self._moments_bytes
         self._send(group.reads, self.values)
 
     def consume(self, name: str, start: int, stop: int) -> None:
@@ -157,11 +159,7 @@ class Ledger:
         self._carried_bytes -= grown
 
     def close(self, group: Group) -> None:
-        alike = {stop - start: work for (start, stop), work in self._works.items()}
-        works = [self._works.get((start, stop)) or alike[stop - start] for start, stop in self._pieces]
-        if group.keep == "whole":
-            works = [work * count for work, count in Counter(works).items()]
-        self.work = sum(works, self.work)
+        self._add_works(are_alike=group.keep == "whole")
         written = sum(self._shapes[name].nbytes for name in group.writes)
         self.work += Work(0, 0, 2 * written, len(self._pieces) * len(group.writes))
         self._send(group.reads, self.values)
@@ -193,9 +191,13 @@ class Ledger:
         """So much is alive beside the values."""
         self.peak_bytes = max(self.peak_bytes, self._live + more)
 
-    def _set(self, name: str, state: State) -> None:
-        self._live += state.nbytes - (self.values[name].nbytes if name in self.values else 0.0)
-        self.values[name] = state
+    def _add_works(self, are_alike: bool) -> None:
+        """Of every slice; those that were not carried are like one of their size that was."""
+        sizes = {stop - start: work for (start, stop), work in self._works.items()}
+        works = [self._works.get((start, stop)) or sizes[stop - start] for start, stop in self._pieces]
+        if are_alike:
+            works = [work * count for work, count in Counter(works).items()]
+        self.work = sum(works, self.work)
 
     def _send(self, names: Iterable[str], states: Mapping[str, State]) -> None:
         """Values that cross to or from host memory, once."""

@@ -1,6 +1,7 @@
 """What is composed from measured stages is what the networks take, under any plan."""
 
 import copy
+from collections import defaultdict
 from functools import cache
 
 import pytest
@@ -12,14 +13,16 @@ from torch.utils._pytree import tree_map_only
 
 from streamline import Job, LiveTensors, Plan, Rehash, Slicing, load, predict, run, trace
 from streamline.applying.reuse import FeatureCache
-from streamline.cost.measuring import Probe
+from streamline.cost import measuring
+from streamline.cost.measuring import NATURAL, PACKED, Probe, Sample
 from streamline.cost.network_cost import NetworkCost, compose, compose_apart
 from streamline.cost.pipeline_cost import PipelineCost
-from streamline.cost.table import Table
+from streamline.cost.table import Table, key_of
 from streamline.families.layers.cache_points import find_cut
 from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.families.subjects import subject_named
+from streamline.program.stages import Stage
 from streamline.program.weights import other_weights
 from streamline.weights.streaming import Streamed
 
@@ -152,6 +155,44 @@ def test_steps_that_reuse_a_feature_cost_what_is_composed(kind, guidance):
     assert costs[0].peak_bytes == pytest.approx(measured[0], rel=0.02)
     assert costs[1].peak_bytes == pytest.approx(measured[1], rel=0.02)
     assert costs[1].work.flops < 0.6 * costs[0].work.flops
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", [0, 1, 3, 21])
+def test_stages_of_one_key_cost_the_same(kind, seed):
+    """Each is measured by itself, where a table measures one for all of them."""
+    composed = _larger(kind) if seed == 21 else Composed(KINDS[kind](seed))
+    table = composed.table(composed.batch)
+    with composed.mode:
+        probe = Probe(composed.fake, composed._arguments(composed.batch))
+
+    def taken(stage: Stage) -> list[Sample]:
+        reads = [table.values[name] for name in stage.reads]
+        tags = "".join(PACKED if value.is_packed else NATURAL for value in reads)
+        probe.whole(stage.name, reads, tags)  # what is worked out once a call is there then
+        norm = [probe.norm(stage.name, reads[0], tags[0], 2)] if stage.norm is not None else []
+        return [probe.whole(stage.name, reads, tags)[1], probe.slice(stage.name, reads, tags, 1), *norm]
+
+    alike = defaultdict(list)
+    for stage in table.program.stages:
+        alike[key_of(stage), *(table.values[name] for name in stage.reads)].append(stage)
+    assert seed != 21 or max(map(len, alike.values())) > 1
+    for stages in alike.values():
+        if len(stages) > 1:
+            assert all(taken(stage) == taken(stages[0]) for stage in stages[1:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_small_network_takes_on_zeros_what_it_takes_without_data(kind, monkeypatch):
+    found = []
+    for small in (0, measuring.SMALL):
+        monkeypatch.setattr(measuring, "SMALL", small)
+        composed = copy.copy(_larger(kind))
+        composed.data = {}
+        for keep in ("whole", "rows"):
+            composed.cost(Plan(Slicing(3, 2, keep=keep)))
+        found.append(composed.data)
+    assert found[0] == found[1]
 
 
 def _compose(tables, plan, **kept):

@@ -47,8 +47,8 @@ def test_binding_a_value_keeps_the_result_and_drops_what_led_to_it(kind, seed):
     plan = random_plan(seed)
 
     def execute(values, conditions):
-        expected = Executor.prepare(whole, Plan().denoiser)(values, conditions)
-        upstream = Executor.prepare(type(whole)(whole.inputs, whole.stages, name), Plan().denoiser)(values, conditions)
+        expected = Executor(whole, Plan().denoiser)(values, conditions)
+        upstream = Executor(type(whole)(whole.inputs, whole.stages, name), Plan().denoiser)(values, conditions)
         rest = whole.bind([name])
         assert name in rest.inputs and name not in {stage.name for stage in rest.stages}
         assert len(rest.stages) < len(whole.stages)
@@ -56,7 +56,7 @@ def test_binding_a_value_keeps_the_result_and_drops_what_led_to_it(kind, seed):
         before = {key: value.clone() for key, value in given.items()}
         # Twice, from the same values: a value that was given is never written over.
         for _ in range(2):
-            result = Executor.prepare(rest, plan.denoiser)(given, conditions)
+            result = Executor(rest, plan.denoiser)(given, conditions)
             assert (result - expected).abs().max() <= 1e-5 * expected.abs().max()
         assert all(torch.equal(given[key], before[key]) for key in given)
         return expected

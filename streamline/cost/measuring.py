@@ -1,15 +1,21 @@
-"""What one stage of a program takes on one slice, found by running it on tensors without data."""
+"""What one stage of a program takes on one slice, found by running it on tensors without data, or on zeros.
+
+Working out what an operator gives takes some hundred times as long as running it on a few numbers. So a small network
+is run instead, to the same result (tests/test_cost.py).
+"""
 
 from __future__ import annotations
 
-import contextlib
+import copy
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from operator import add
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -19,9 +25,12 @@ from ..hardware.live_tensors import LiveTensors
 from ..program.conditions import Conditions
 from ..program.moments import AppliedNorm, Moments, measure
 from ..program.slicing import cut, unslice, whole
-from ..program.stages import Axis
+from ..program.stages import Axis, Stage
 
 T = TypeVar("T")
+
+SMALL = 10**10  # products of a call of a network that is run on zeros, about: some tenths of a second
+MUCH = 1e9  # operations of one of its stages, at which that is no gain any more
 
 ALLOCATING = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided}
 
@@ -30,8 +39,7 @@ ALLOCATING = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.em
 INSIDE, PACKED, NATURAL = "i", "p", "n"
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What a device has to do. Fractions come from reading between two measured slice sizes.
 
     flops: of matrix products, convolutions and attention; product_bytes: what these read and write.
@@ -46,14 +54,10 @@ class Work:
     sent_bytes: float = 0.0
 
     def __add__(self, other: Work) -> Work:
-        return Work(*map(add, self.to_list(), other.to_list()))
+        return Work(*map(add, self, other))
 
     def __mul__(self, times: float) -> Work:
-        return Work(*(part * times for part in self.to_list()))
-
-    def to_list(self) -> list[float]:
-        """In the order of the fields; a plan adds up thousands, and dataclasses.astuple would take most of its time."""
-        return [self.flops, self.product_bytes, self.moved_bytes, self.calls, self.sent_bytes]
+        return Work(*(part * times for part in self))
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Sample:
         return Sample.from_list([a + (b - a) * share for a, b in pairs])
 
     def to_list(self) -> list[float]:
-        return [self.peak_bytes, self.kept_bytes, self.largest_convolution_bytes, *self.work.to_list()]
+        return [self.peak_bytes, self.kept_bytes, self.largest_convolution_bytes, *self.work]
 
     @classmethod
     def from_list(cls, numbers: list[float]) -> Sample:
@@ -178,7 +182,7 @@ class WorkCounter(TorchDispatchMode):
 
 
 class Probe:
-    """A network on fake tensors, whose stages can be run one by one.
+    """A network without data, whose stages can be run one by one: on fake tensors, or on zeros if it is small.
 
     inputs: layouts of what goes into its program. head: what the network's forward does before the program runs,
     and as kept_bytes what it holds meanwhile, its arguments not counted.
@@ -186,73 +190,114 @@ class Probe:
 
     def __init__(self, network: nn.Module, arguments: dict) -> None:
         """arguments: of one call. Both are made in one FakeTensorMode."""
-        self._mode = next(network.parameters()).fake_mode
+        mode = next(network.parameters()).fake_mode
+        self._way = self._without_data = self._reach_stages(network, arguments, lambda: mode)
+        if self._is_small(network):
+            with unset_fake_temporarily():
+                self._way = self._reach_stages(*_on_zeros(network, arguments), unset_fake_temporarily)
+
+    def _reach_stages(
+        self, network: nn.Module, arguments: dict, mode: Callable[[], AbstractContextManager]
+    ) -> tuple[dict[str, Stage], Conditions, Callable[[], AbstractContextManager]]:
         family = network_of(network)
         memory, counter = LiveTensors([network]), WorkCounter()
 
         def stop(values: dict[str, Tensor], conditions: Conditions) -> Tensor:
             self.inputs = {name: Value.of(value) for name, value in values.items()}
-            self.head, self._conditions = counter.sample(memory), conditions
-            raise _Reached
+            self.head = counter.sample(memory)
+            raise _Reached(conditions)
 
-        with self._mode, torch.no_grad():
-            self._stages = {stage.name: stage for stage in family.lower(network).stages}
-            with contextlib.suppress(_Reached), memory, counter:
-                family.forward(network, stop, **arguments)
+        with mode(), torch.no_grad():
+            stages = {stage.name: stage for stage in family.lower(network).stages}
+            try:
+                with memory, counter:
+                    family.forward(network, stop, **arguments)
+            except _Reached as reached:
+                return stages, reached.conditions, mode
+
+    def _is_small(self, network: nn.Module) -> bool:
+        """Whether stages are likely run in less time than it takes to work out what their operators would give.
+
+        In float32, for CPUs are slow at other types. A weight is used about once for every pixel of every row.
+        """
+        is_full = all(weight.dtype == torch.float32 for weight in network.parameters())
+        weights = sum(weight.numel() for weight in network.parameters())
+        pixels = sum(value.shape[0] * value.extent(Axis.PIXELS) for value in self.inputs.values())
+        return is_full and weights * pixels <= SMALL
+
+    def _metered(self, action: Callable[[], T]) -> tuple[T, Sample]:
+        """As `metered`; after much work, go on without data."""
+        found = metered(action)
+        if found[1].work.flops > MUCH:
+            self._way = self._without_data
+        return found
 
     def whole(self, name: str, reads: list[Value], tags: str) -> tuple[Value, Sample]:
         """A stage on whole values, and the layout of what it writes."""
-        stage = self._stages[name]
-        with self._mode:
+        stages, conditions, mode = self._way
+        stage = stages[name]
+        with mode():
             values = [_laid_out(value, tag).empty() for value, tag in zip(reads, tags, strict=True)]
             norm = () if stage.norm is None else (stage.norm,)
             slices = [whole(stage.axis, value) for value in values]
-            result, sample = metered(
-                lambda: unslice(stage.axis, stage.run(*norm, self._conditions, *slices), values[0])
+            result, sample = self._metered(
+                lambda: unslice(stage.axis, stage.run(*norm, conditions, *slices), values[0])
             )
             return Value.of(result), sample
 
     def slice(self, name: str, reads: list[Value], tags: str, size: int) -> Sample:
         """A stage on a slice of `size` elements of its axis."""
-        stage = self._stages[name]
-        with self._mode:
+        stages, conditions, mode = self._way
+        stage = stages[name]
+        with mode():
             slices = [
                 value.piece(stage.axis, size).empty()
                 if tag == INSIDE
                 else cut(stage.axis, _laid_out(value, tag).empty(), 0, size)
                 for value, tag in zip(reads, tags, strict=True)
             ]
-            norm = () if stage.norm is None else (self._applied(stage.norm),)
-            if stage.axis is Axis.FRAMES:
-                conditions = self._conditions.slice_rows(0, size)
-            else:
-                conditions = self._conditions.of_pixels(reads[0].extent(stage.axis))
-            return metered(lambda: stage.run(*norm, conditions, *slices))[1]
+            norm = () if stage.norm is None else (_applied(stage.norm, conditions.batch),)
+            seen = conditions.of_slice(stage.axis, 0, size, reads[0].extent(stage.axis))
+            return self._metered(lambda: stage.run(*norm, seen, *slices))[1]
 
     def norm(self, name: str, value: Value, tag: str, slices: int) -> Sample:
         """Taking the moments of what a stage normalises, in so many slices of rows."""
-        norm = self._stages[name].norm
-        with self._mode:
+        stages, conditions, mode = self._way
+        with mode():
             images = _laid_out(value, tag).empty()
-            return metered(lambda: measure(norm, images, self._conditions.batch, slices))[1]
+            return self._metered(lambda: measure(stages[name].norm, images, conditions.batch, slices))[1]
 
     def moments(self, name: str, value: Value, size: int) -> Sample:
         """Taking the moments of what a stage normalises from slices of pixels, of which this is one."""
-        norm = self._stages[name].norm
+        stages, conditions, mode = self._way
 
         def take(pixels: Tensor) -> AppliedNorm:
-            moments = Moments(norm, self._conditions.batch)
+            moments = Moments(stages[name].norm, conditions.batch)
             moments.add(pixels)
             return moments.applied()
 
-        with self._mode:
+        with mode():
             pixels = value.piece(Axis.PIXELS, size).empty()
-            return metered(lambda: take(pixels))[1]
+            return self._metered(lambda: take(pixels))[1]
 
-    def _applied(self, norm: nn.GroupNorm) -> AppliedNorm:
-        dtype = torch.promote_types(next(norm.parameters()).dtype, torch.float32)
-        moments = torch.empty(self._conditions.batch, norm.num_channels, 1, 1, 1, dtype=dtype)
-        return AppliedNorm(moments, moments)
+
+def _applied(norm: nn.GroupNorm, batch: int) -> AppliedNorm:
+    dtype = torch.promote_types(next(norm.parameters()).dtype, torch.float32)
+    moments = torch.empty(batch, norm.num_channels, 1, 1, 1, dtype=dtype)
+    return AppliedNorm(moments, moments)
+
+
+def _on_zeros(network: nn.Module, arguments: dict) -> tuple[nn.Module, dict]:
+    """A copy of both with zeros in the place of fake tensors."""
+    tensors = [*network.parameters(), *network.buffers(), *tree_leaves(arguments)]
+    zeros = {
+        id(one): torch.empty_strided(one.shape, one.stride(), dtype=one.dtype, device=one.device).zero_()
+        for one in tensors
+        if isinstance(one, Tensor)
+    }
+    for weight in network.parameters():
+        zeros[id(weight)] = nn.Parameter(zeros[id(weight)], requires_grad=False)
+    return copy.deepcopy((network, arguments), zeros)
 
 
 def _laid_out(value: Value, tag: str) -> Value:
@@ -260,4 +305,8 @@ def _laid_out(value: Value, tag: str) -> Value:
 
 
 class _Reached(Exception):
-    """The stages would be run now."""
+    """The stages would be run now, under these conditions."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        super().__init__()
+        self.conditions = conditions

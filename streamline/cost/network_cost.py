@@ -1,21 +1,19 @@
 """The memory and work of a network under any slicing, composed from what its stages take.
 
-This follows the executor (program/executor.py) name by name: what lives at the same time adds up, the peak of a program
-is the highest of its groups, its work is the sum over them. Nothing is run, so a plan is judged in milliseconds.
+Groups are walked as they are run (program/walk.py), with sizes for tensors (ledger.py): the peak of a program is the
+highest of its groups, its work is the sum over them. Nothing is run, so a plan is judged in milliseconds.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ..plan import BlockSlicing
 from ..program.groups import Group, group_stages
-from ..program.slicing import bounds
-from ..program.stages import Axis
-from .measuring import INSIDE, NATURAL, PACKED, Sample, Value, Work
-from .rows_cost import State, run_by_rows
+from ..program.walk import walk
+from .ledger import Ledger, State
+from .measuring import Work
 from .table import Table
 
 
@@ -92,8 +90,7 @@ def compose(
     as on a step that reuses it. streamed: weights come group by group (weights/streaming.py).
     """
     program = table.program.bind([given]) if given else table.program
-    held = Held.of_inputs(table, program.inputs, frozenset((program.output, keep)))
-    groups = tuple(held.run(group) for group in group_stages(replace(program, kept=keep), slicing))
+    groups = tuple(_follow(table, group_stages(replace(program, kept=keep), slicing), program.inputs))
     work = sum((cost.work for cost in groups), table.head.work)
     cost = NetworkCost(table.held_bytes, table.head.peak_bytes, work, groups)
     return _with_streamed_weights(cost, table) if streamed else cost
@@ -105,16 +102,15 @@ def compose_apart(
     slicing: BlockSlicing,
     *,
     keep: str | None = None,
-    given: str | None = None,
-    streamed: bool = False,
+    **options: str | bool | None,
 ) -> NetworkCost:
-    """One call with the samples one after the other.
+    """One call with the samples one after the other; options as for `compose`.
 
     together: of the whole batch, whose embeddings and result are held; sample: of one sample.
     """
+    cost = compose(sample, slicing, keep=keep, **options)
     if together.batch == 1:
-        return compose(together, slicing, keep=keep, given=given, streamed=streamed)
-    cost = compose(sample, slicing, keep=keep, given=given, streamed=streamed)
+        return cost
     # The result of the first sample is held until that of the second replaces it, and so is what it keeps.
     held = together.held_bytes + together.output_bytes + sample.output_bytes
     held += sample.values[keep].nbytes * (together.batch - 1) if keep else 0
@@ -137,156 +133,38 @@ def _with_streamed_weights(cost: NetworkCost, table: Table) -> NetworkCost:
     return replace(cost, groups=tuple(groups), head_weights_bytes=table.other_weights_bytes, first_bytes=first)
 
 
-class Held:
-    """The values alive between groups, as Executor._run holds them."""
+def _follow(table: Table, groups: tuple[Group, ...], inputs: tuple[str, ...]) -> Iterator[GroupCost]:
+    """What groups take, one after the other; inputs are the caller's, and not counted.
 
-    def __init__(self, table: Table, values: dict[str, State], final: frozenset[str | None] = frozenset()) -> None:
-        """final: values that are given out, each as one tensor."""
-        self.table, self.values, self.final = table, values, final
-
-    @classmethod
-    def of_inputs(cls, table: Table, inputs: tuple[str, ...], final: frozenset[str | None]) -> Held:
-        """What is alive before the first group: inputs are the caller's, and not counted."""
-        return cls(table, {name: State(0.0, table.values[name].is_packed, False) for name in inputs}, final)
-
-    def run(self, group: Group) -> GroupCost:
-        """What a group takes; the values alive are afterwards those that it leaves.
-
-        Of what is alive it changes only what it reads, so that it is followed once for every state of that: plans
-        that are weighed against each other have most of their groups in common.
-        """
-        read = {name: self.values.pop(name) for name in group.reads}
-        key = (_names(group), group.slices, group.keep, group.again, group.dead, self.final, *read.values())
-        if key not in self.table.outcomes:
-            alone = Held(self.table, dict(read), self.final)
-            self.table.outcomes[key] = alone._run(group), alone.values
-        cost, left = self.table.outcomes[key]
-        around = self.live_bytes
-        self.values |= left
-        return replace(cost, group=group, peak_bytes=around + cost.peak_bytes)
-
-    def _run(self, group: Group) -> GroupCost:
-        extent = self.table.values[group.reads[0]].extent(group.axis)
-        count = min(group.slices, extent)
-        one = self._follow(group, extent, count)
-        if not self.table.cast_bytes:
-            return one
-        casting = self.table.casting(group.stages) * count
-        if group.again is not None and count > 1:
-            casting += self.table.casting(group.stages[: group.again]) * count
-        return replace(one, work=one.work + casting)
-
-    def _follow(self, group: Group, extent: int, count: int) -> GroupCost:
-        if count > 1 and group.keep != "whole":
-            return GroupCost(group, *run_by_rows(self, group))
-        peak = self._gather(group)
-        one = self._run_whole(group) if count == 1 else self._run_slices(group, extent)
-        return replace(one, peak_bytes=max(peak, one.peak_bytes))
-
-    def _gather(self, group: Group) -> float:
-        """What a group reads as single tensors."""
-        peak = 0.0
-        for name in group.reads:
-            state, size = self.values[name], self.table.values[name].nbytes
-            if state.pieces is not None:
-                is_copied = state.on_host or len(state.pieces) > 1
-                peak = max(peak, self.live_bytes + (size if is_copied else 0))
-                self.values[name] = State(size, True, True)
-        return peak
-
-    def _run_slices(self, group: Group, extent: int) -> GroupCost:
-        return self._run_sliced(group, Counter(stop - start for start, stop in bounds(extent, group.slices)))
-
-    @property
-    def live_bytes(self) -> float:
-        return sum(state.nbytes for state in self.values.values())
-
-    def _run_whole(self, group: Group) -> GroupCost:
-        last = {name: index for index, stage in enumerate(group.stages) for name in stage.reads}
-        keep = set(group.writes) | {name for name in group.reads if name not in group.dead}
-        peak, convolution, work = 0.0, 0.0, Work()
-        for index, stage in enumerate(group.stages):
-            sample = self.table.whole(stage, tuple(self.values[name].packed for name in stage.reads))
-            peak = max(peak, self.live_bytes + sample.peak_bytes)
-            convolution = max(convolution, sample.largest_convolution_bytes)
-            work += sample.work
-            self.values[stage.name] = State(sample.kept_bytes, self.table.values[stage.name].is_packed, False)
-            for name in stage.reads:
-                if last[name] == index and name not in keep:
-                    self.values.pop(name, None)
-        return GroupCost(group, peak, convolution, work)
-
-    def _run_sliced(self, group: Group, sizes: Counter[int]) -> GroupCost:
-        table = self.table
-        live, work = self.live_bytes, Work()
-        peak = live
-        if group.stages[0].norm is not None:
-            first = group.stages[0]
-            moments = table.norm(first, self.values[first.reads[0]].packed, sizes.total())
-            peak, work = live + moments.peak_bytes, moments.work
-            live += moments.kept_bytes
-        slices = {size: self.slice(group, size) for size in sizes}
-        for size, one in slices.items():
-            work += one.work * sizes[size]
-
-        reused = self._reuse(group)
-        outputs = {name: table.values[name].nbytes for name in group.writes}
-        new = sum(size for name, size in outputs.items() if name not in reused)
-        smallest, largest = min(sizes), max(sizes)  # the smaller slices come first
-        first = slices[smallest]
-        peak = max(
-            peak, live + first.peak_bytes, live + first.kept_bytes + new, live + new + slices[largest].peak_bytes
-        )
-        work += Work(0, 0, 2 * sum(outputs.values()), sizes.total() * len(outputs))
-
-        for name in group.dead:
-            del self.values[name]
-        for name, size in outputs.items():
-            self.values[name] = State(size, True, True)
-        return GroupCost(group, peak, slices[largest].largest_convolution_bytes, work)
-
-    def slice(self, group: Group, size: int, stop: int | None = None, copied: frozenset[str] = frozenset()) -> Sample:
-        """One slice through all stages, or those before `stop`. copied: what it reads as tensors of its own."""
-        last = {name: index for index, stage in enumerate(group.stages) for name in stage.reads}
-        needed = {name for stage in group.stages[:stop] for name in stage.reads}
-        local = {
-            name: self.table.values[name].nbytes * size / self.table.values[name].extent(group.axis)
-            for name in group.reads
-            if name in needed and name in copied
-        }
-        peak, convolution, work = 0.0, 0.0, Work()
-        for index, stage in enumerate(group.stages[:stop]):
-            tags = "".join(INSIDE if n in local else PACKED if self.values[n].packed else NATURAL for n in stage.reads)
-            sample = self.table.slice(stage, tags, size)
-            peak = max(peak, sum(local.values()) + sample.peak_bytes)
-            convolution = max(convolution, sample.largest_convolution_bytes)
-            work += sample.work
-            local[stage.name] = sample.kept_bytes
-            for name in stage.reads:
-                if last[name] == index and name not in group.writes:
-                    local.pop(name, None)
-        return Sample(peak, sum(local.values()), convolution, work)
-
-    def _reuse(self, group: Group) -> set[str]:
-        """Which outputs are written over a dead input of the executor's own."""
-        free = [self.table.values[n] for n in group.reads if n in group.dead and self.values[n].owned]
-        reused = set()
-        for name in group.writes:
-            value = self.table.values[name]
-            fits = [other for other in free if other.dtype == value.dtype and _fits(group.axis, value, other)]
-            if fits:
-                free.remove(fits[0])
-                reused.add(name)
-        return reused
+    Of what is alive a group changes only what it reads, so that it is followed once for every state of that: plans that
+    are weighed against each other have most of their groups in common.
+    """
+    alive = {name: State(0.0, table.values[name].is_packed, False) for name in inputs}
+    for group in groups:
+        read = {name: alive.pop(name) for name in group.reads}
+        names = tuple(stage.name for stage in group.stages)
+        how = _count(table, group), group.keep, group.again
+        key = (names, group.writes, group.final, group.dead, how, *read.values())
+        if key not in table.outcomes:
+            ledger = Ledger(table, read)
+            walk(group, ledger)
+            work = ledger.work + _casting(table, group) if table.cast_bytes else ledger.work
+            one = GroupCost(group, ledger.peak_bytes, ledger.largest_convolution_bytes, work)
+            table.outcomes[key] = one, ledger.values
+        cost, left = table.outcomes[key]
+        around = sum(state.nbytes for state in alive.values())
+        alive |= left
+        yield replace(cost, group=group, peak_bytes=around + cost.peak_bytes)
 
 
-def _names(group: Group) -> tuple[str, ...]:
-    """Says what a group computes and, of its values, what is read afterwards."""
-    return (*(stage.name for stage in group.stages), "->", *group.writes)
+def _count(table: Table, group: Group) -> int:
+    return min(group.slices, table.values[group.reads[0]].extent(group.axis))
 
 
-def _fits(axis: Axis, value: Value, other: Value) -> bool:
-    """As the executor compares slices: over rows, or pixels, the rest of the shape must agree."""
-    if axis is Axis.FRAMES or len(value.shape) == 3 or len(other.shape) == 3:
-        return value.shape == other.shape
-    return value.shape[:2] == other.shape[:2] and value.extent(axis) == other.extent(axis)
+def _casting(table: Table, group: Group) -> Work:
+    """Casting the weights of a group's layers, for every slice anew."""
+    count = _count(table, group)
+    casting = table.casting(group.stages) * count
+    if group.again is not None and count > 1:
+        casting += table.casting(group.stages[: group.again]) * count
+    return casting

@@ -1,6 +1,6 @@
 """What the stages of one network take at one size: measured where it is asked for, and kept.
 
-A stage's cost depends on its code, on the shapes of the modules it calls, and on the shapes and memory layouts
+A stage's cost depends on its kind, on the shapes of the modules it calls, and on the shapes and memory layouts
 of what it reads. Stages alike in all of these are measured once; slice sizes in between are read off the line
 through two measured ones, since every stage treats the elements of its axis alike. All of it is plain numbers,
 so it can be kept on disk and composed (network_cost.py) without building a network again.
@@ -9,8 +9,7 @@ so it can be kept on disk and composed (network_cost.py) without building a netw
 from __future__ import annotations
 
 import hashlib
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 
@@ -60,7 +59,7 @@ class Table:
         self._probe: Probe | None = None
         self._samples: dict[str, list[float]] = data.setdefault("samples", {})
         self._known: dict[tuple, Sample] = {}
-        self._signatures = {stage.name: _signature(stage) for stage in program.stages}
+        self._keys = {stage.name: key_of(stage) for stage in program.stages}
         self._layout: dict = data.setdefault("layouts", {}).setdefault(str(batch), {})
         if "head" not in self._layout:
             with self._measuring:
@@ -184,7 +183,7 @@ class Table:
         """What the sample depends on, written out."""
         rows = f" {self.batch}x{self.frames}" if stage.axis is Axis.PIXELS or kind == "whole" else ""
         layouts = " ".join(f"{value.dtype}{value.shape[1:]}{value.order}" for value in reads)
-        return f"{self._signatures[stage.name]} {kind}{rows} {tags} {layouts}"
+        return f"{self._keys[stage.name]} {kind}{rows} {tags} {layouts}"
 
     def _recall(self, name: str, take: Callable[[Probe], Sample]) -> Sample:
         if name not in self._samples:
@@ -227,25 +226,17 @@ def _by_chunks(few: Sample, many: Sample, low: int, high: int, rows: int, slices
     return Sample(peak, few.kept_bytes, 0.0, work)
 
 
-def _signature(stage: Stage) -> str:
-    """The code of a stage and the modules it calls, as text: stages alike in it cost the same on like values."""
-    text = "|".join([*_describe(stage.run), *(_describe(stage.norm) if stage.norm is not None else ())])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def key_of(stage: Stage) -> str:
+    """Return what the cost of a stage depends on beside what it reads: its kind, and what the modules it calls are."""
+    parts = [stage.kind, *(_describe(module) for module in (stage.norm, *stage.of) if module is not None)]
+    return hashlib.sha256(" | ".join(parts).encode()).hexdigest()[:16]
 
 
-def _describe(thing: object) -> Iterator[str]:
-    if isinstance(thing, nn.Module):
-        for name, module in thing.named_modules():
-            plain = {k: v for k, v in vars(module).items() if isinstance(v, (int, float, str, bool, tuple))}
-            shapes = [(k, tuple(p.shape), p.dtype) for k, p in module.named_parameters(recurse=False)]
-            yield f"{name} {type(module).__qualname__} {sorted(plain.items())} {shapes}"
-    elif isinstance(thing, types.FunctionType):
-        yield f"{thing.__module__}:{thing.__code__.co_firstlineno}"
-        for cell in thing.__closure__ or ():
-            yield from _describe(cell.cell_contents)
-        for value in (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()):
-            yield from _describe(value)
-    elif thing is None or isinstance(thing, (int, float, str, tuple)):
-        yield repr(thing)
-    else:
-        yield type(thing).__qualname__
+def _describe(module: nn.Module) -> str:
+    """The classes of a module and all within it, their plain attributes and the shapes of their weights."""
+    parts = []
+    for name, part in module.named_modules():
+        plain = {k: v for k, v in vars(part).items() if isinstance(v, (int, float, str, bool, tuple))}
+        shapes = [(k, tuple(p.shape), p.dtype) for k, p in part.named_parameters(recurse=False)]
+        parts.append(f"{name} {type(part).__qualname__} {sorted(plain.items())} {shapes}")
+    return "; ".join(parts)

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .stages import Axis
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -42,9 +44,9 @@ class Conditions:
         first = self.window[0] if self.window else 0
         return replace(self, window=(first + start, first + stop))
 
-    def of_pixels(self, pixels: int) -> Conditions:
-        """The same for slices of the pixels of values that have so many."""
-        return replace(self, pixels=pixels)
+    def of_slice(self, axis: Axis, start: int, stop: int, extent: int) -> Conditions:
+        """The conditions of one slice of values that have so many elements along an axis."""
+        return self.slice_rows(start, stop) if axis is Axis.FRAMES else replace(self, pixels=extent)
 
     def sample(self, index: int) -> Conditions:
         """The conditions of one sample of the batch with all its frames."""

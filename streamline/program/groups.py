@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from functools import cached_property
+from typing import Literal, get_args
 
 from ..plan import BlockSlicing, Keep, Slicing, slicing_for
 from .stages import Axis, Program, Stage
@@ -18,6 +19,7 @@ class Group:
     writes: values of the group that are read afterwards; its other values live within one slice.
     keep: how they are kept, the most sparing way that any stage's block asks for.
     again: index of a stage with a second norm, whose input is computed once for its moments and once for the stage.
+    final: values it writes that are given out, each as one tensor.
     """
 
     axis: Axis
@@ -28,6 +30,38 @@ class Group:
     writes: tuple[str, ...]
     keep: Keep = "whole"
     again: int | None = None
+    final: frozenset[str] = frozenset()
+
+    def way(self, extent: int) -> Literal["whole", "sliced", "by rows"]:
+        """Return how it is run on values that have so many elements along its axis.
+
+        Whole, one stage after the other; in slices of values that are kept whole; or in slices of values that are kept
+        by rows (rows.py) and freed as they are consumed, the floor of memory.
+        """
+        if min(self.slices, extent) <= 1:
+            return "whole"
+        return "sliced" if self.keep == "whole" else "by rows"
+
+    def kept_as(self, name: str) -> Literal["tensor", "rows", "pieces"]:
+        """Return what an output is kept as that is written slice by slice: a tensor, one a row, or one a slice."""
+        if self.keep == "whole" or name in self.final:
+            return "tensor"
+        return "pieces" if self.axis is Axis.FRAMES else "rows"
+
+    def needs(self, until: int | None) -> tuple[str, ...]:
+        """Return what is read from outside by the stages before `until`, or by all."""
+        if until is None:
+            return self.reads
+        return tuple(name for name in self.reads if any(name in stage.reads for stage in self.stages[:until]))
+
+    @cached_property
+    def done(self) -> tuple[tuple[str, ...], ...]:
+        """For every stage, the values that no later stage of the group reads, and that it does not write."""
+        last = {name: index for index, stage in enumerate(self.stages) for name in stage.reads}
+        return tuple(
+            tuple(name for name in dict.fromkeys(stage.reads) if last[name] == index and name not in self.writes)
+            for index, stage in enumerate(self.stages)
+        )
 
 
 def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
@@ -71,13 +105,15 @@ def _group(program: Program, indices: list[int], table: dict[str, Slicing], last
     asked = [slicing_for(table, stage.block) for stage in stages]
     written = {stage.name for stage in stages}
     reads = dict.fromkeys(name for stage in stages for name in stage.reads if name not in written)
+    writes = tuple(stage.name for stage in stages if last_reads.get(stage.name, -1) > indices[-1])
     return Group(
         axis=axis,
         stages=stages,
         slices=max(slicing.frames if axis is Axis.FRAMES else slicing.pixels for slicing in asked),
         reads=tuple(reads),
         dead=frozenset(name for name in reads if last_reads[name] <= indices[-1]),
-        writes=tuple(stage.name for stage in stages if last_reads.get(stage.name, -1) > indices[-1]),
+        writes=writes,
         keep=max((slicing.keep for slicing in asked), key=get_args(Keep).index),
         again=next((at for at, stage in enumerate(stages) if at > 0 and stage.norm is not None), None),
+        final=frozenset(name for name in writes if name in (program.output, program.kept)),
     )

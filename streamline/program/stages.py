@@ -19,6 +19,8 @@ from enum import Enum
 
 from torch import Tensor, nn
 
+CALL = "call"
+
 
 class Axis(Enum):
     """What a stage can be sliced over: the paper's spatial layers over frames, its temporal layers over pixels."""
@@ -39,7 +41,9 @@ class Stage:
     reads: names of the values it needs, in the order `run` takes them.
     norm: a GroupNorm over frames and pixels of the first value read. Its moments span what the stage is
         sliced over, so they are taken from the whole value before the first slice is run.
-    of: the modules whose weights it uses, beside the norm's; they have to be on the device while it runs.
+    of: the modules it calls, beside the norm; their weights have to be on the device while it runs.
+    kind: what it does with them. Stages of one kind whose modules are alike cost the same on like values, so that only
+        one of them is measured (cost/table.py); by default it is the name, so that a stage is like no other.
     """
 
     name: str
@@ -49,6 +53,10 @@ class Stage:
     reads: tuple[str, ...]
     norm: nn.GroupNorm | None = None
     of: tuple[nn.Module, ...] = ()
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", self.kind or self.name)
 
 
 @dataclass(frozen=True)
@@ -106,15 +114,27 @@ class Program:
 
 @dataclass
 class Builder:
-    """Collects stages while a network is lowered; every method returns the name of the value written."""
+    """Collects stages while a network is lowered; every method returns the name of the value written.
+
+    Of a stage that others are like, `kind` says in a few words what it does with the modules in `of`, and every choice
+    its code was made by ("resnet, open"); whatever it calls has to be in `of` or `norm` then. CALL is one module called
+    on what is read, and nothing else.
+    """
 
     inputs: tuple[str, ...]
     block: str = ""
     stages: list[Stage] = field(default_factory=list)
 
-    def frames(self, name: str, run: Callable[..., Tensor], *reads: str, of: Iterable[nn.Module | None] = ()) -> str:
+    def frames(
+        self,
+        name: str,
+        run: Callable[..., Tensor],
+        *reads: str,
+        of: Iterable[nn.Module | None] = (),
+        kind: str = "",
+    ) -> str:
         """Add a stage that treats every (batch, frame) row by itself. of: the modules it calls, or None."""
-        return self._add(Stage(name, self.block, Axis.FRAMES, run, reads, of=_present(of)))
+        return self._add(Stage(name, self.block, Axis.FRAMES, run, reads, None, _present(of), kind))
 
     def pixels(
         self,
@@ -123,9 +143,10 @@ class Builder:
         *reads: str,
         norm: nn.GroupNorm | None = None,
         of: Iterable[nn.Module | None] = (),
+        kind: str = "",
     ) -> str:
         """Add a stage that treats every pixel by itself, but for the moments of `norm`. of: as for `frames`."""
-        return self._add(Stage(name, self.block, Axis.PIXELS, run, reads, norm, _present(of)))
+        return self._add(Stage(name, self.block, Axis.PIXELS, run, reads, norm, _present(of), kind))
 
     def build(self, output: str) -> Program:
         return Program(self.inputs, tuple(self.stages), output)

@@ -114,13 +114,20 @@ def _attention(p: Builder, name: str, model: nn.Module, x: str) -> str:
     require(model, Transformer2DModel, DualTransformer2DModel)
     masks = {"attention_mask": None, "encoder_attention_mask": None}
     if is_plain(model, Transformer2DModel) and model.is_input_continuous:
-        return p.frames(name, transformer(model), x, of=[model])
-    return p.frames(name, lambda c, x: model(hidden_states=x, return_dict=False, **masks, **_text(c))[0], x, of=[model])
+        opened = tuple(map(opens_transformer, model.transformer_blocks))
+        return p.frames(name, transformer(model, opened), x, of=[model], kind=f"transformer, open {opened}")
+
+    def run(c: Conditions, x: Tensor) -> Tensor:
+        return model(hidden_states=x, return_dict=False, **masks, **_text(c))[0]
+
+    return p.frames(name, run, x, of=[model], kind="transformer")
 
 
-def transformer(model: Transformer2DModel) -> Callable[[Conditions, Tensor], Tensor]:
-    """Transformer2DModel on images, whose tokens are views of images that are channels last."""
-    plain = tuple(map(opens_transformer, model.transformer_blocks))
+def transformer(model: Transformer2DModel, opened: tuple[bool, ...]) -> Callable[[Conditions, Tensor], Tensor]:
+    """Transformer2DModel on images, whose tokens are views of images that are channels last.
+
+    opened: for each of its blocks, whether it is run part by part.
+    """
 
     def run(c: Conditions, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
@@ -129,7 +136,7 @@ def transformer(model: Transformer2DModel) -> Callable[[Conditions, Tensor], Ten
         tokens = tokens if model.use_linear_projection else model.proj_in(tokens)
         tokens = tokens.permute(0, 2, 3, 1).flatten(1, 2)
         tokens = model.proj_in(tokens) if model.use_linear_projection else tokens
-        for block, is_open in zip(model.transformer_blocks, plain, strict=True):
+        for block, is_open in zip(model.transformer_blocks, opened, strict=True):
             if is_open:
                 tokens = transformer_block(block, tokens, pieces_of(height * width), *text.values())
             else:
@@ -175,7 +182,7 @@ def _motion(p: Builder, name: str, module: AnimateDiffTransformer3D, x: str) -> 
         return x + tokens.permute(0, 2, 3, 1).reshape(x.shape)
 
     parts = (module.proj_in, *module.transformer_blocks, module.proj_out)
-    return p.pixels(name, run, x, norm=module.norm, of=parts)
+    return p.pixels(name, run, x, norm=module.norm, of=parts, kind=f"motion module, open {plain}")
 
 
 @apply_lora_scale("cross_attention_kwargs")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import UnsupportedError
 from ...program.conditions import Conditions
-from ...program.stages import Builder
+from ...program.stages import CALL, Builder
 from . import plain
 from .plain import opens_resnet
 
@@ -57,8 +57,8 @@ def resnet(p: Builder, name: str, block: nn.Module, x: str, call: Callable[..., 
     call: call(block, x, emb) calls it just as diffusers does there, by position or by name: hooks can tell.
     """
     if opens_resnet(block):
-        return p.frames(name, lambda c, x: plain.resnet(block, x, c["emb"]), x, of=[block])
-    return p.frames(name, lambda c, x: call(block, x, c["emb"]), x, of=[block])
+        return p.frames(name, lambda c, x: plain.resnet(block, x, c["emb"]), x, of=[block], kind="resnet, open")
+    return p.frames(name, lambda c, x: call(block, x, c["emb"]), x, of=[block], kind="resnet")
 
 
 def downsample(
@@ -67,7 +67,7 @@ def downsample(
     """The downsamplers of a down block, if it has any; call(layer, x) as diffusers does there."""
     for index, layer in enumerate(layers or ()):
         require(layer, Downsample2D)
-        x = p.frames(f"{name}.{index}", lambda c, x, layer=layer: call(layer, x), x, of=[layer])
+        x = p.frames(f"{name}.{index}", lambda c, x, layer=layer: call(layer, x), x, of=[layer], kind=CALL)
     return x
 
 
@@ -87,7 +87,11 @@ def upsample(
         require(layer, Upsample2D)
         reads = (x,) if next_skip is None else (x, next_skip)
         x = p.frames(
-            f"{name}.{index}", lambda c, *slices, layer=layer: run(c, *slices, layer=layer), *reads, of=[layer]
+            f"{name}.{index}",
+            lambda c, *slices, layer=layer: run(c, *slices, layer=layer),
+            *reads,
+            of=[layer],
+            kind="upsample",
         )
     return x
 
@@ -121,7 +125,7 @@ def double(p: Builder, name: str, layers: nn.ModuleList | None, x: str) -> str:
     """The upsamplers of an up block of a decoder, if it has any."""
     for index, layer in enumerate(layers or ()):
         require(layer, Upsample2D)
-        x = p.frames(f"{name}.{index}", lambda c, x, layer=layer: layer(x), x, of=[layer])
+        x = p.frames(f"{name}.{index}", lambda c, x, layer=layer: layer(x), x, of=[layer], kind=CALL)
     return x
 
 

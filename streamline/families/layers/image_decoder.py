@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import UnsupportedError
 from ...program.conditions import Conditions
-from ...program.stages import Builder, Program
+from ...program.stages import CALL, Builder, Program
 from ..base import Shape
 from .blocks import double, project_out, require, require_open, resnet
 
@@ -45,7 +45,11 @@ def middle(p: Builder, block: UNetMidBlock2D, x: str) -> str:
         if attention is not None:
             require(attention, Attention)
             x = p.frames(
-                f"mid.attention.{layer}", lambda c, x, attention=attention: attention(x, temb=None), x, of=[attention]
+                f"mid.attention.{layer}",
+                lambda c, x, attention=attention: attention(x, temb=None),
+                x,
+                of=[attention],
+                kind=CALL,
             )
         x = image_resnet(p, f"mid.resnet.{layer + 1}", block.resnets[layer + 1], x)
     return x

@@ -15,7 +15,7 @@ from diffusers.models.unets.unet_3d_blocks import MidBlockTemporalDecoder, UpBlo
 from torch import Tensor
 
 from ...program.conditions import Conditions
-from ...program.stages import Builder, Program
+from ...program.stages import CALL, Builder, Program
 from ..base import Shape
 from ..layers.blocks import double, project_out, require, require_open, to_rows, to_video
 from .layers import spatio_temporal_resnet
@@ -34,7 +34,9 @@ def lower(decoder: TemporalDecoder) -> Program:
         zip(decoder.mid_block.resnets[1:], decoder.mid_block.attentions, strict=False)
     ):
         require(attention, Attention)
-        x = p.frames(f"mid.attention.{layer}", lambda c, x, attention=attention: attention(x), x, of=[attention])
+        x = p.frames(
+            f"mid.attention.{layer}", lambda c, x, attention=attention: attention(x), x, of=[attention], kind=CALL
+        )
         x = spatio_temporal_resnet(p, f"mid.resnet.{layer + 1}", resnet, x)
 
     up_dtype = next(decoder.up_blocks.parameters()).dtype

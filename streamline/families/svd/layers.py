@@ -50,9 +50,12 @@ def spatio_temporal_resnet(p: Builder, name: str, block: SpatioTemporalResBlock,
         return to_rows(mixed)
 
     x = resnet(p, f"{name}.spatial", block.spatial_res_block, x)
-    first, second = (temporal.conv1, temporal.time_emb_proj), (temporal.conv2, temporal.conv_shortcut, block.time_mixer)
-    hidden = p.pixels(f"{name}.temporal.0", first_half, x, norm=temporal.norm1, of=first)
-    return p.pixels(f"{name}.temporal.1", second_half, hidden, x, norm=temporal.norm2, of=second)
+    first = (temporal.nonlinearity, temporal.conv1, temporal.time_emb_proj)
+    second = (temporal.nonlinearity, temporal.dropout, temporal.conv2, temporal.conv_shortcut, block.time_mixer)
+    kind = "temporal resnet, first half"
+    hidden = p.pixels(f"{name}.temporal.0", first_half, x, norm=temporal.norm1, of=first, kind=kind)
+    kind = f"temporal resnet, second half{', open' if is_plain_mixer else ''}"
+    return p.pixels(f"{name}.temporal.1", second_half, hidden, x, norm=temporal.norm2, of=second, kind=kind)
 
 
 def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioTemporalModel, x: str) -> str:
@@ -66,14 +69,15 @@ def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioT
         # x first: the sum takes the memory layout of its first operand, and x has the image's.
         return x + model.proj_out(tokens).transpose(1, 2).reshape(x.shape)
 
-    tokens = p.frames(f"{name}.in", enter, x, of=[model.norm, model.proj_in])
+    tokens = p.frames(f"{name}.in", enter, x, of=[model.norm, model.proj_in], kind="tokens in")
     is_plain_mixer = is_plain(model.time_mixer, AlphaBlender)
     pairs = zip(model.transformer_blocks, model.temporal_transformer_blocks, strict=True)
     for index, (spatial, temporal) in enumerate(pairs):
         require(spatial, BasicTransformerBlock)
+        opens_spatial, opens_temporal = opens_transformer(spatial), is_plain_mixer and opens_transformer(temporal)
 
         def spatial_block(
-            c: Conditions, tokens: Tensor, block: nn.Module = spatial, opens: bool = opens_transformer(spatial)
+            c: Conditions, tokens: Tensor, block: nn.Module = spatial, opens: bool = opens_spatial
         ) -> Tensor:
             if opens and c["one_token"] is not None:
                 return plain.spatial_block(block, tokens, c.in_view(c["one_token"].of(block.attn2)))
@@ -83,7 +87,7 @@ def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioT
             c: Conditions,
             tokens: Tensor,
             block: nn.Module = temporal,
-            opens: bool = is_plain_mixer and opens_transformer(temporal),
+            opens: bool = opens_temporal,
         ) -> Tensor:
             position = c["frame_positions"][model]
             indicator = c["image_only_indicator"].unflatten(0, (c.batch, -1))
@@ -102,9 +106,12 @@ def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioT
             mixed = block(tokens + position.repeat(c.batch, 1, 1), num_frames=c.frames, encoder_hidden_states=context)
             return model.time_mixer(x_spatial=tokens, x_temporal=mixed, image_only_indicator=indicator)
 
-        tokens = p.frames(f"{name}.{index}.spatial", spatial_block, tokens, of=[spatial])
-        tokens = p.pixels(f"{name}.{index}.temporal", temporal_block, tokens, of=[temporal, model.time_mixer])
-    return p.frames(f"{name}.out", leave, tokens, x, of=[model.proj_out])
+        kind = f"spatial block{', open' if opens_spatial else ''}"
+        tokens = p.frames(f"{name}.{index}.spatial", spatial_block, tokens, of=[spatial], kind=kind)
+        kind = f"temporal block{', open' if opens_temporal else ''}"
+        of = [temporal, model.time_mixer]
+        tokens = p.pixels(f"{name}.{index}.temporal", temporal_block, tokens, of=of, kind=kind)
+    return p.frames(f"{name}.out", leave, tokens, x, of=[model.proj_out], kind="tokens out")
 
 
 def frame_positions(model: TransformerSpatioTemporalModel, frames: int, like: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def lower(unet: UNetSpatioTemporalConditionModel) -> Program:
         require_open(block, CrossAttnUpBlockSpatioTemporal, UpBlockSpatioTemporal)
         p.block = f"up.{index}"
         for layer, resnet in enumerate(block.resnets):
-            x = p.frames(f"{p.block}.join.{layer}", lambda c, x, skip: torch.cat([x, skip], dim=1), x, skips.pop())
+            x = p.frames(f"{p.block}.join.{layer}", _join, x, skips.pop(), kind="join")
             x = spatio_temporal_resnet(p, f"{p.block}.resnet.{layer}", resnet, x)
             if hasattr(block, "attentions"):
                 x = spatio_temporal_transformer(p, f"{p.block}.attention.{layer}", block.attentions[layer], x)
@@ -65,6 +65,10 @@ def lower(unet: UNetSpatioTemporalConditionModel) -> Program:
 
     p.block = "out"
     return p.build(project_out(p, unet.conv_norm_out, unet.conv_act, unet.conv_out, x))
+
+
+def _join(c: Conditions, x: Tensor, skip: Tensor) -> Tensor:
+    return torch.cat([x, skip], dim=1)
 
 
 def forward(

@@ -128,7 +128,7 @@ class _Call:
         count, channels = min(self.frames, SPARSE_FRAMES), self._channels
         if config["use_simplified_condition_embedding"]:
             pictures = count * self.sizes.numbers // self.frames * self.sizes.itemsize
-            self._encode("encode images", count, 1, self.dtype, 2 * pictures)
+            self._encode("encode images", count, 1, self.dtype, pictures)
         else:
             height, width, channels = self.height, self.width, 3
         plane = height * width * self.sizes.itemsize

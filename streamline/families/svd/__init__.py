@@ -91,10 +91,8 @@ class StableVideoDiffusion(Family):
             return {"pixel_values": torch.zeros(1, 3, side, side, dtype=subject.dtype)}
 
         frames = job.num_frames
-        first, second = (
-            Called("image_encoder", small_picture),
-            Called("vae", picture, "encoder", width, job.height * job.width),
-        )
+        first = Called("image_encoder", small_picture)
+        second = Called("vae", picture, "encoder", width, pixels=job.height * job.width)
         return (
             Phase("encode image", "call", condition, ("image_encoder",), called=first),
             Phase("encode frame", "call", encode, ("image_encoder", "vae"), called=second),

@@ -18,13 +18,14 @@ from torch import nn
 from ...errors import UnsupportedError
 from ...job import Job
 from ..base import Called, Phase
-from ..layers.held import STEPS_HELD, Sizes
+from ..layers.held import FLOAT32, STEPS_HELD, Sizes
 from ..layers.offload import ModelOffload
 from ..subject import Subject
 
 CHUNK = 16  # frames that its pipelines encode and decode at a time
 SPARSE_FRAMES = 3  # conditioning frames of SparseCtrl: as many as diffusers' own example has
 RESIDUALS = ("down_block_additional_residuals", "mid_block_additional_residual")
+FREE_INIT_COPIES = 24  # of latents in float32, while FreeInit mixes their frequencies with noise
 FREE_INIT = "free_init_rounds"  # of a subject's settings, how often it denoises
 FREE_NOISE = "free_noise"  # of a subject's settings, whether it is on
 
@@ -152,7 +153,7 @@ class _Call:
         self.held = self.sizes.loop(self.held + self.sizes.latents, model_input, self.batch)
         rounds = self.subject.settings.get(FREE_INIT, 1)
         if rounds > 1:
-            self.held += self.sizes.latents  # the noise of the first round
+            self.held += 2 * self.sizes.latents  # the first round's noise, and new latents as complex numbers
         if beside is not None:
             self.offload.call(beside.part)
         held = self.sizes.denoise(self.held, model_input)
@@ -160,13 +161,17 @@ class _Call:
         self.phases.append(
             Phase("denoise", "denoise", held, resident, rounds, self.frames, beside=beside, results=STEPS_HELD)
         )
+        if rounds > 1:
+            filtering = FREE_INIT_COPIES * self.sizes.latents * FLOAT32 // self.sizes.itemsize
+            self.phases.append(Phase("filter noise", "export", self.held + filtering, resident))
 
     def decode(self, chunk: int | None = None) -> None:
         """decode_latents, and what makes pictures of its result. chunk: frames at a time; None for all of them."""
         chunk = min(self.frames, chunk or self.frames)
         times = -(-self.frames // chunk)
         held = self.held + self.sizes.latents  # scaled for the decoder
-        held += (times - 1) * chunk * self.sizes.numbers // self.frames * self.sizes.itemsize  # decoded before
+        # Frames decoded before, at the last full chunk; a shorter one after it has more of them, but makes fewer.
+        held += (self.frames - chunk) * self.sizes.numbers // self.frames * self.sizes.itemsize
         if self.configs["vae"].get("use_post_quant_conv", True):  # makes others
             held += self.sizes.latents * chunk // self.frames
         resident = self.offload.call("vae")

@@ -25,7 +25,7 @@ from ..subject import Subject
 CHUNK = 16  # frames that its pipelines encode and decode at a time
 SPARSE_FRAMES = 3  # conditioning frames of SparseCtrl: as many as diffusers' own example has
 RESIDUALS = ("down_block_additional_residuals", "mid_block_additional_residual")
-FREE_INIT_COPIES = 24  # of latents in float32, while FreeInit mixes their frequencies with noise
+FREE_INIT_COPIES = 22  # of latents in float32, while FreeInit mixes their frequencies with noise
 FREE_INIT = "free_init_rounds"  # of a subject's settings, how often it denoises
 FREE_NOISE = "free_noise"  # of a subject's settings, whether it is on
 

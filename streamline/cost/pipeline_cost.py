@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
 
 from ..cache import cache_folder, digest_of_code, read_json, write_json
 from ..errors import UnsupportedError
@@ -109,11 +110,17 @@ class PipelineCost:
         return next(phase for phase in self.phases if phase.work == "decode")
 
     def held_bytes(self, phase: Phase) -> int:
-        """Return what the pipeline holds while a phase's networks run, and what those called beside them have left."""
-        if phase.work != "denoise":
-            return phase.held_bytes
-        beside = sum(round(self.sample(called).kept_bytes) for called in phase.beside)
-        return phase.held_bytes + beside + self.denoiser.cast_bytes
+        """Return what the pipeline holds while a phase's network runs, results of others among it."""
+        if phase.work == "denoise":
+            return phase.held_bytes + phase.results * self.left_bytes + self.denoiser.cast_bytes
+        is_after = self.phases.index(phase) > self.phases.index(self.denoising)
+        return phase.held_bytes + (self.left_bytes if is_after else 0)
+
+    @cached_property
+    def left_bytes(self) -> int:
+        """Bytes of what one call beside the denoiser leaves."""
+        beside = self.denoising.beside
+        return 0 if beside is None else round(self.sample(beside).kept_bytes)
 
     def sample(self, called: Called, *, opened: bool = True) -> Sample:
         """Return one call of a network that is called as a whole. opened: as a program, where it is one."""
@@ -127,7 +134,7 @@ class PipelineCost:
                 given = called.example(network)
                 inner = getattr(network, called.inner) if called.inner else network
                 run = partial(run_network, inner, (), False) if opened and _is_known(inner) else inner
-                samples[name] = metered(lambda: run(*given))[1].to_list()
+                samples[name] = metered(lambda: run(**given))[1].to_list()
         return Sample.from_list(samples[name])
 
     def untouched(self, phase: Phase) -> Sample:
@@ -232,7 +239,15 @@ class PipelineCost:
         network = self._fake(phase.work)
         samples = batch if phase.work == "denoise" else 1
         shape = Shape(samples, phase.frames, self.height, self.width, self.subject.tokens)
-        return cast_arguments(network_of(network).example(network, shape), self.subject.dtype)
+        arguments = cast_arguments(network_of(network).example(network, shape), self.subject.dtype)
+        return arguments | (self._given_by(phase.beside, batch) if phase.beside is not None else {})
+
+    def _given_by(self, beside: Called, batch: int) -> dict:
+        """What a network called beside the denoiser gives it, for so many samples."""
+        network = self._built(beside.part, self._mode)
+        results = network(**beside.example(network))
+        rows = [tree_map(lambda each: each[: len(each) * batch // self.batch], result) for result in results]
+        return dict(zip(beside.gives, rows, strict=True))
 
     def _part(self, work: str) -> str:
         return self.family.denoisers[0] if work == "denoise" else self.family.autoencoder

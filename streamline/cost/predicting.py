@@ -5,12 +5,12 @@ cost of each stage (pipeline_cost.py)  +  device, rates, experience  ->  Predict
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 
-from ..families.base import Called, Phase
+from ..families.base import Phase
 from ..families.layers.cache_points import find_cut
 from ..hardware.device import Device
 from ..hardware.rates import Rates
@@ -99,9 +99,8 @@ def resident_bytes(costs: PipelineCost, residency: str, place: Place) -> dict[st
 
 
 def called_whole(costs: PipelineCost, phase: Phase) -> int:
-    """Return bytes of the networks that come and go as a whole in a phase where weights are streamed."""
-    called = (*phase.beside, *([phase.called] if phase.called is not None else ()))
-    return sum(costs.called_weights(one) for one in called)
+    """Return bytes of the network that comes and goes as a whole in a phase where weights are streamed."""
+    return 0 if phase.called is None else costs.called_weights(phase.called)
 
 
 def predict(costs: PipelineCost, plan: Plan | None, place: Place) -> Prediction:
@@ -140,60 +139,71 @@ class _Predicting:
     def _call(self, phase: Phase) -> Iterator[StagePrediction]:
         called = phase.called
         sample, dtype = self.costs.sample(called, opened=self.plan is not None), called.dtype or self.dtype
-        convolutions = round(self.place.workspace_share(dtype) * sample.largest_convolution_bytes)
         seconds = phase.times * self.place.seconds(sample.work, dtype, "encode")
-        yield self._stage(phase, 1, round(sample.peak_bytes), convolutions, seconds)
+        yield self._stage(phase, 1, round(sample.peak_bytes), self._convolutions(sample, dtype), seconds)
 
     def _denoise(self, phase: Phase) -> Iterator[StagePrediction]:
         plan, costs = self.plan, self.costs
-        beside = [self._beside(called) for called in phase.beside]
         if plan is None:
-            yield self._whole(phase, self.steps * phase.times, beside)
+            yield self._whole(phase, self.steps * phase.times)
+            yield from self._beside(phase)
             return
         streamed = self.residency == "streamed"
         if plan.rehash is None:
             cost = costs.denoise(plan.denoiser, plan.guidance, streamed=streamed)
-            yield self._network(phase, self.steps, cost, beside)
+            yield self._network(phase, self.steps * phase.times, cost)
+            yield from self._beside(phase)
             return
         cut = find_cut(costs.denoiser.program, plan.rehash.cut)
         full = plan.rehash.count_full(self.steps)
         feature, before = kept_bytes(costs.denoiser.values[cut], plan.rehash)
         cost = costs.denoise(plan.denoiser, plan.guidance, keep=cut, streamed=streamed)
-        yield self._network(phase, full, cost, beside, feature + before, inside=feature)
+        yield self._network(phase, full * phase.times, cost, feature + before, inside=feature)
         if full < self.steps:
             cost = costs.denoise(plan.denoiser, plan.guidance, given=cut, streamed=streamed)
             moved = feature if before else 0  # the extrapolated feature itself
             reusing = replace(phase, name=f"{phase.name}, rehash")
-            yield self._network(reusing, self.steps - full, cost, beside, feature + before + moved)
+            yield self._network(reusing, (self.steps - full) * phase.times, cost, feature + before + moved)
+        yield from self._beside(phase, feature + before)
 
     def _decode(self, phase: Phase) -> Iterator[StagePrediction]:
         if self.plan is None:
-            yield self._whole(phase, phase.times, [])
+            yield self._whole(phase, phase.times)
             return
         cost = self.costs.decode(self.plan.decoder, streamed=self.residency == "streamed")
-        yield self._network(phase, phase.times, cost, [])
+        yield self._network(phase, phase.times, cost)
 
     def _export(self, phase: Phase) -> Iterator[StagePrediction]:
         seconds = self.place.seconds(export_work(self.costs.job), torch.float32, "decode")
         yield self._stage(phase, 1, 0, 0, seconds)
 
-    def _beside(self, called: Called) -> Sample:
-        return self.costs.sample(called, opened=self.plan is not None)
+    def _beside(self, phase: Phase, kept: int = 0) -> Iterator[StagePrediction]:
+        """What each step calls before the denoiser, while it holds what the step before has left. kept: as below."""
+        if phase.beside is None:
+            return
+        called, costs = phase.beside, self.costs
+        sample, count = costs.sample(called), self.steps * phase.times
+        seconds = self.place.seconds(sample.work, self.dtype, "denoise")
+        weights = costs.called_weights(called) if self.residency == "streamed" else 0
+        seconds += weights / HOST_BYTES_PER_SECOND  # the denoiser's have taken their room
+        held = round(sample.peak_bytes) - (phase.results - 1) * costs.left_bytes
+        stage = self._stage(phase, count, held, self._convolutions(sample, self.dtype), seconds, kept, weights)
+        yield replace(stage, name=f"{phase.name}, {called.part}")
 
-    def _network(
-        self, phase: Phase, count: int, cost: NetworkCost, beside: Sequence[Sample], kept: int = 0, inside: int = 0
-    ) -> StagePrediction:
+    def _convolutions(self, sample: Sample, dtype: torch.dtype) -> int:
+        return round(self.place.workspace_share(dtype) * sample.largest_convolution_bytes)
+
+    def _network(self, phase: Phase, count: int, cost: NetworkCost, kept: int = 0, inside: int = 0) -> StagePrediction:
         """kept: bytes of features for other steps. inside: the part of them that the cost holds already."""
         activations, convolutions, weights = cost.worst(self.place.workspace_share(self.dtype))
         seconds = self.place.network_seconds(cost, self.dtype, phase.work)
-        return self._stage(phase, count, activations - inside, convolutions, seconds, beside, kept, weights)
+        return self._stage(phase, count, activations - inside, convolutions, seconds, kept, weights)
 
-    def _whole(self, phase: Phase, count: int, beside: Sequence[Sample]) -> StagePrediction:
+    def _whole(self, phase: Phase, count: int) -> StagePrediction:
         """A network as diffusers runs it."""
         sample = self.costs.untouched(phase)
-        convolutions = round(self.place.workspace_share(self.dtype) * sample.largest_convolution_bytes)
         seconds = self.place.seconds(sample.work, self.dtype, phase.work)
-        return self._stage(phase, count, round(sample.peak_bytes), convolutions, seconds, beside)
+        return self._stage(phase, count, round(sample.peak_bytes), self._convolutions(sample, self.dtype), seconds)
 
     def _stage(
         self,
@@ -202,18 +212,12 @@ class _Predicting:
         activations: int,
         convolutions: int,
         seconds: float,
-        beside: Sequence[Sample] = (),
         kept: int = 0,
         weights: int = 0,
     ) -> StagePrediction:
         """activations: of the network. seconds: of one time. weights: that come and go within the network's call."""
         own = replace(phase, name=phase.name.split(",")[0])
-        around = self.costs.held_bytes(own)
-        activations += around
-        for index, sample in enumerate(beside):  # called before the network, one after the other
-            left = sum(round(one.kept_bytes) for one in beside[index:])
-            activations = max(activations, around - left + round(sample.peak_bytes))
-            seconds += self.place.seconds(sample.work, self.dtype, "denoise")
+        activations += self.costs.held_bytes(own)
         return StagePrediction(
             name=phase.name,
             count=count,

@@ -91,9 +91,10 @@ class ScaledCost(PipelineCost):
 
     def sample(self, called: Called, *, opened: bool = True) -> Sample:
         """Return one call of a network; what is made of pixels follows their number."""
-        known = self._known.sample(called, opened=opened)
-        is_of_pixels = called.part == self.family.autoencoder
-        return _times(known, self._pixels) if is_of_pixels else known
+        all_known = [one for phase in self._known.phases for one in (phase.called, phase.beside) if one is not None]
+        known = next(one for one in all_known if (one.part, one.inner) == (called.part, called.inner))
+        sample = self._known.sample(known, opened=opened)
+        return _times(sample, called.pixels / known.pixels) if called.pixels else sample
 
     def untouched(self, phase: Phase) -> Sample:
         known = self._known.denoising if phase.work == "denoise" else self._known.decoding

@@ -100,12 +100,16 @@ class Called:
     part: the component. example: network -> the arguments of one call, made where torch is set to make tensors.
     inner: the attribute of the component that is called, where that is not the component itself.
     dtype: that it computes in; None for the pipeline's own. Where it is wider, the weights are widened meanwhile.
+    pixels: of all pictures in one call, to which what it takes is in proportion; 0 where it is the same for every job.
+    gives: of one called beside the denoiser, the denoiser's arguments that its results become.
     """
 
     part: str
-    example: Callable[[nn.Module], tuple[Any, ...]]
+    example: Callable[[nn.Module], dict[str, Any]]
     inner: str = ""
     dtype: torch.dtype | None = None
+    pixels: int = 0
+    gives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,9 +120,11 @@ class Phase:
         which no network works.
     held_bytes: of the pipeline's own tensors. resident: components on the device where each comes for its phase
         (diffusers' enable_model_cpu_offload).
-    times: calls of the network; of "denoise", in one step. frames: in one such call, by a program.
+    times: calls of the network; of "denoise", rounds of all steps. frames: in one such call, by a program.
     called: of "call", the network.
-    beside: of "denoise", networks called in each step before the denoiser, whose results are held while that runs.
+    beside: of "denoise", a network that each step calls before the denoiser. Its results are held from then on, until
+        the next step has its own: while the denoiser runs, and in all phases after.
+    results: of "denoise", how many steps' results are held while the denoiser runs.
     """
 
     name: str
@@ -128,7 +134,8 @@ class Phase:
     times: int = 1
     frames: int = 0
     called: Called | None = None
-    beside: tuple[Called, ...] = ()
+    beside: Called | None = None
+    results: int = 1
 
 
 class Family:
@@ -297,6 +304,10 @@ class Family:
     def tokens(self, pipe: DiffusionPipeline) -> int:
         """Return how many tokens a prompt is padded to."""
         return 1
+
+    def settings(self, pipe: DiffusionPipeline) -> dict[str, Any]:
+        """Return what is set on a pipeline, beside its networks, that its cost depends on: plain data."""
+        return {}
 
     def scale(self, subject: Subject) -> int:
         """Return how many pixels one latent pixel stands for, in each direction."""

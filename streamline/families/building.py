@@ -21,6 +21,8 @@ from ..job import Job
 from ..registry import families
 from .base import Family, Model
 
+NETWORKS = "nets"  # in the configuration of a network that is made up of others, theirs
+
 
 def planned(name: str) -> tuple[Family, Model]:
     """Return a model that can be planned without its files, and its family; raises ModelError for another name."""
@@ -70,7 +72,9 @@ def assemble(configuration: Mapping[str, Any]) -> torch.nn.Module:
     """
     fields = dict(configuration)
     name = fields.pop("_class_name")
-    if hasattr(diffusers, name):
+    if NETWORKS in fields:
+        network = getattr(diffusers, name)([assemble(one) for one in fields[NETWORKS]])
+    elif hasattr(diffusers, name):
         network = getattr(diffusers, name).from_config(fields)
     else:
         network = getattr(transformers, name)

@@ -19,6 +19,7 @@ class Subject:
     configs: of the networks by component, "_class_name" among them. tokens: that a prompt is padded to.
     known_as: the names of model and scheduler that a calibration goes by; None for models that are not loaded.
     storage: what most of the denoiser's weights are kept in, where that is not dtype (program/casting.py).
+    settings: what is set on the pipeline, as its family names it.
     """
 
     name: str
@@ -29,9 +30,11 @@ class Subject:
     tokens: int = 1
     known_as: tuple[str, str] | None = None
     storage: torch.dtype | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def describe(self) -> str:
         """Return all that costs depend on, as text."""
         kept = [] if self.storage is None else [str(self.storage)]
+        kept += [self.settings] if self.settings else []
         about = [self.family, self.pipeline, str(self.dtype), self.configs, self.tokens, *kept]
         return json.dumps(about, sort_keys=True, default=str)

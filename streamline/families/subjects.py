@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
 from ..program.casting import storage_of
 from ..registry import family_of
-from .building import assemble, planned
+from .building import NETWORKS, assemble, planned
 from .naming import name_of, scheduler_key
 from .subject import Subject
 
@@ -28,12 +30,7 @@ def subject_of(pipe: DiffusionPipeline) -> Subject:
     """
     family = family_of(pipe)
     denoiser = family.denoisers_of(pipe)[0]
-    configs = {}
-    for part, network in pipe.components.items():
-        if isinstance(network, nn.Module):
-            config = network.config
-            fields = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-            configs[part] = {**fields, "_class_name": type(network).__name__}
+    configs = {part: _described(network) for part, network in pipe.components.items() if isinstance(network, nn.Module)}
     return Subject(
         name=pipe.name_or_path or type(pipe).__name__,
         family=family.name,
@@ -43,7 +40,18 @@ def subject_of(pipe: DiffusionPipeline) -> Subject:
         tokens=family.tokens(pipe),
         known_as=(name_of(pipe), scheduler_key(pipe.scheduler)),
         storage=storage_of(denoiser),
+        settings=family.settings(pipe),
     )
+
+
+def _described(network: nn.Module) -> dict[str, Any]:
+    """Return a network's configuration, or those of the networks that it is made up of (MultiControlNetModel)."""
+    config = getattr(network, "config", None)
+    if config is None:
+        fields = {NETWORKS: [_described(one) for one in network.nets]}
+    else:
+        fields = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return {**fields, "_class_name": type(network).__name__}
 
 
 def build_part(subject: Subject, part: str) -> nn.Module:

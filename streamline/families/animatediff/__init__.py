@@ -23,18 +23,17 @@ from diffusers import (
 from diffusers.models.autoencoders.vae import Decoder, Encoder
 from torch import Tensor, nn
 
-from ...errors import ModelError, UnsupportedError
+from ...errors import ModelError
 from ...job import Job
-from ..base import Called, Family, Network, Phase
+from ..base import Family, Network, Phase
 from ..layers import image_decoder, image_encoder, latent_colours
-from ..layers.held import Sizes
 from ..subject import Subject
 from . import unet
+from .phases import FREE_INIT, FREE_NOISE, phases_of
 from .published import ADAPTER, BASE, FRAMES, HALVES, MODELS
 
 CLIP_TOKENS = 77  # that diffusers pads a prompt to, for Stable Diffusion's text encoder
 IMAGE_PIPELINE = "StableDiffusionPipeline"  # that motion adapters go into
-CHUNK = 16  # frames that its pipelines decode at a time
 
 
 class AnimateDiff(Family):
@@ -113,31 +112,17 @@ class AnimateDiff(Family):
     def tokens(self, pipe: DiffusionPipeline) -> int:
         return pipe.tokenizer.model_max_length
 
+    def settings(self, pipe: DiffusionPipeline) -> dict[str, Any]:
+        """FreeInit repeats all steps, at most as often as it says; FreeNoise has other motion modules."""
+        found = {}
+        if getattr(pipe, "free_init_enabled", False):
+            found[FREE_INIT] = pipe._free_init_num_iters
+        if getattr(pipe, "free_noise_enabled", False):
+            found[FREE_NOISE] = True
+        return found
+
     def phases(self, subject: Subject, job: Job) -> tuple[Phase, ...]:
-        """Return phases with what AnimateDiffPipeline.__call__ and decode_latents hold."""
-        if subject.pipeline != AnimateDiffPipeline.__name__:
-            raise UnsupportedError(
-                f"The cost of {subject.pipeline} is not known beforehand; AnimateDiffPipeline can be planned."
-            )
-        batch, sizes = self.batch(job), Sizes.of(subject, job, self.scale(subject))
-        frames, width = job.num_frames, subject.configs["unet"]["cross_attention_dim"]
-        embeddings = batch * (frames + 1) * subject.tokens * width * sizes.itemsize
-        model_input = batch * sizes.latents
-        loop = sizes.loop(embeddings + sizes.latents, model_input, batch)
-        chunk = min(frames, CHUNK)
-        decode = loop + sizes.latents  # scaled for the decoder
-        if subject.configs["vae"].get("use_post_quant_conv", True):  # makes others
-            decode += sizes.latents * chunk // frames
-
-        def prompt(network: nn.Module) -> tuple[Tensor]:
-            return (torch.zeros(1, subject.tokens, dtype=torch.long),)
-
-        return (
-            Phase("encode text", "call", 0, ("text_encoder",), times=batch, called=Called("text_encoder", prompt)),
-            Phase("denoise", "denoise", sizes.denoise(loop, model_input), ("unet",), frames=frames),
-            Phase("decode", "decode", decode, ("vae",), times=-(-frames // chunk), frames=chunk),
-            Phase("export", "export", sizes.export(loop), ("vae",)),
-        )
+        return phases_of(subject, job, self.batch(job), self.scale(subject))
 
 
 def _decode(vae: nn.Module, frames: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ from ...job import Job
 from ..subject import Subject
 
 FLOAT32 = 4
+# Of how many steps a step's results are there while the next one's denoiser runs. For its callback the loop calls
+# locals(), which keeps all that a step has made until it is called again.
+STEPS_HELD = 2 if sys.version_info < (3, 13) else 1
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,7 @@ class Sizes:
 
     def denoise(self, loop: int, model_input: int) -> int:
         """Return what is alive while the denoiser runs, from the second step on."""
-        # For its callback the loop calls locals(), which holds the input of the step before until the next call.
-        return loop + (model_input if sys.version_info < (3, 13) else 0)
+        return loop + (STEPS_HELD - 1) * model_input
 
     def export(self, loop: int) -> int:
         """Return what is alive while decoded frames are joined, cast to float32, scaled and stacked."""

@@ -84,14 +84,15 @@ class StableVideoDiffusion(Family):
         upcasts = subject.dtype == torch.float16 and subject.configs["vae"].get("force_upcast", True)
         width = torch.float32 if upcasts else subject.dtype
 
-        def picture(network: nn.Module) -> tuple[Tensor]:
-            return (torch.zeros(1, 3, job.height, job.width, dtype=width),)
+        def picture(network: nn.Module) -> dict[str, Tensor]:
+            return {"sample": torch.zeros(1, 3, job.height, job.width, dtype=width)}
 
-        def small_picture(network: nn.Module) -> tuple[Tensor]:
-            return (torch.zeros(1, 3, side, side, dtype=subject.dtype),)
+        def small_picture(network: nn.Module) -> dict[str, Tensor]:
+            return {"pixel_values": torch.zeros(1, 3, side, side, dtype=subject.dtype)}
 
         frames = job.num_frames
-        first, second = Called("image_encoder", small_picture), Called("vae", picture, "encoder", width)
+        first = Called("image_encoder", small_picture)
+        second = Called("vae", picture, "encoder", width, pixels=job.height * job.width)
         return (
             Phase("encode image", "call", condition, ("image_encoder",), called=first),
             Phase("encode frame", "call", encode, ("image_encoder", "vae"), called=second),

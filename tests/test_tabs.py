@@ -36,7 +36,8 @@ COMPARISON = replace(ORDER, kind="compare", parts=(Part("original", None, NEEDS)
 SWEEP = replace(ORDER, kind="sweep", parts=(Part("original", None), Part("exact", PLAN), Part("fast", PLAN)))
 FORM = {
     "model": "tiny-animatediff", "prompt": "a cat", "image": None, "width": 32, "height": 32, "frames": 2, "steps": 1,
-    "guidance": 3.0, "fps": 8, "seed": 2, "quality": "exact", "own": "", "negative_prompt": "", "card": "", "budget": "",
+    "guidance": 3.0, "fps": 8, "seed": 2, "quality": "exact", "own": "", "negative_prompt": "",
+    "card": "", "budget": "",
 }  # fmt: skip
 
 

@@ -128,6 +128,21 @@ def test_events_tell_the_whole_run(lent, tmp_path):
     assert kinds.count(Stepped) == 3 and any(event.preview for event in events if isinstance(event, Stepped))
 
 
+def test_a_receipt_says_what_was_asked_of_its_plan(lent, tmp_path):
+    """Of the original nothing was asked, and of a run of a sweep it is not known."""
+    asked = replace(SETTINGS, quality="balanced", card=" 8GiB ")
+    both = (Part("original", None), *ORDER.parts)
+    for kind, parts, told in (
+        ("generate", ORDER.parts, [("balanced", "8GiB")]),
+        ("compare", both, [(None, None), ("balanced", "8GiB")]),
+        ("sweep", both, [(None, None), (None, None)]),
+    ):
+        events = work.make(Order(kind, asked, parts), str(tmp_path / "stop"), lent)
+        receipts = [event.receipt for event in events if isinstance(event, PartDone)]
+        assert [(one.quality, one.card) for one in receipts] == told
+        assert {one.source for one in receipts} == {SETTINGS.source}
+
+
 def test_every_error_is_a_sentence(lent, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("First.\nSecond.")

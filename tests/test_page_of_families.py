@@ -81,19 +81,19 @@ def test_they_are_shown_with_its_models_only(planner):
     def shown(name):
         model = entries()[name]
         answer = fields.follow_model(model, planner.profile(Source(name), model))
-        boxes = {"own": fields.own_row, "halves": fields.halves_box} | fields.own | fields.halves
+        boxes = {"own": fields.own_row, "halves": fields.halves_box} | fields.own_fields | fields.halves
         return {name for name, box in boxes.items() if answer[box]["visible"]}, answer
 
     visible, answer = shown("tiny-shaking")
-    assert visible == {"own", "shake"} and answer[fields.own["shake"]]["value"] == 0.25
+    assert visible == {"own", "shake"} and answer[fields.own_fields["shake"]]["value"] == 0.25
     visible, answer = shown("shaking")
-    assert visible == {"own", "shake", "halves", "shaker"} and answer[fields.own["shake"]]["value"] == 0.5
+    assert visible == {"own", "shake", "halves", "shaker"} and answer[fields.own_fields["shake"]]["value"] == 0.5
     assert answer[fields.halves_title]["label"] == "Other halves for Shaking"
     assert shown("tiny-animatediff")[0] == set()
     assert shown("tiny-svd")[0] == {"own", "motion", "noise"}
     assert shown("animatediff")[0] == {"halves", "base", "motion_adapter"}
     visible = {box for box, update in fields.follow_unknown(entries()["tiny-shaking"]).items() if update.get("visible")}
-    assert fields.own["shake"] in visible and fields.own["motion"] not in visible
+    assert fields.own_fields["shake"] in visible and fields.own_fields["motion"] not in visible
 
 
 def test_its_field_is_read_and_reaches_the_job_of_its_models_only(planner):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import secrets
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -168,12 +169,14 @@ def build(studio: Studio) -> None:
 
 def take(endpoint: Callable, fields: Sequence[streamline.Field]) -> None:
     """Have the values that an endpoint takes beyond its named ones called after fields, and described."""
-    signature, indent = inspect.signature(endpoint), " " * 12
+    signature = inspect.signature(endpoint)
     named = [one for one in signature.parameters.values() if one.kind is not one.VAR_POSITIONAL]
     own = [inspect.Parameter(field.short, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for field in fields]
     endpoint.__signature__ = signature.replace(parameters=[*named, *own])
-    told = [f"{field.short}: {field.help}; for models that have it" for field in fields]
-    endpoint.__doc__ = endpoint.__doc__.replace(f"{indent}OWN\n", "".join(f"{indent}{line}\n" for line in told))
+    told = [f"{field.short}: {field.help or field.label}; for models that have it" for field in fields]
+    endpoint.__doc__ = re.sub(
+        r"( *)OWN\n", lambda place: "".join(f"{place[1]}{line}\n" for line in told), endpoint.__doc__
+    )
 
 
 def whole(number: float) -> float:

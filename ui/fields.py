@@ -41,12 +41,12 @@ COMMON = {field.short: field for field in streamline.COMMON_FIELDS}
 class Fields:
     """All fields by their names in a `Form`, and what belongs to them.
 
-    own: of jobs of some families only, by name. halves: what of some models may be taken from elsewhere, by name.
+    own_fields: of jobs of some families only. halves: what of some models may be taken from elsewhere. Both by name.
     notes: below each group of fields. slider: of the budget; the text beside it is the field itself.
     """
 
     by_name: dict[str, gr.components.Component]
-    own: dict[str, gr.components.Component]
+    own_fields: dict[str, gr.components.Component]
     own_row: gr.Row
     halves: dict[str, gr.Textbox]
     halves_box: gr.Column
@@ -73,7 +73,7 @@ class Fields:
     def shape(self) -> list:
         """What `follow_model` sets."""
         names = ("width", "height", "frames", "steps", "guidance", "fps", "budget", "model")
-        inside = [*self.own.values(), self.own_row, *self.halves.values(), self.halves_box, self.halves_title]
+        inside = [*self.own_fields.values(), self.own_row, *self.halves.values(), self.halves_box, self.halves_title]
         outside = [self.size, self.text_input, self.image_input, self.folder]
         return [*(self.by_name[name] for name in names), *inside, *outside]
 
@@ -91,8 +91,8 @@ class Fields:
             self.size: gr.update(choices=presets, value=label),
             **{self.by_name[name]: number for name, number in numbers.items()},
         }
-        own = {self.own[field.short]: gr.update(visible=True, value=getattr(job, field.name))
-               for field in profile.fields if field.short in self.own}  # fmt: skip
+        own = {self.own_fields[field.short]: gr.update(visible=True, value=getattr(job, field.name))
+               for field in profile.fields if field.short in self.own_fields}  # fmt: skip
         return shown | self._follow(model, profile.task, profile.fields) | own
 
     def follow_unknown(self, model: Model) -> dict:
@@ -108,7 +108,7 @@ class Fields:
             self.folder: model.name == OWN,
             self.own_row: bool(names),
             self.halves_box: bool(halves),
-            **{field: name in names for name, field in self.own.items()},
+            **{field: name in names for name, field in self.own_fields.items()},
             **{field: name in [half.name for half in halves] for name, field in self.halves.items()},
         }
         return {component: gr.update(visible=is_shown) for component, is_shown in shown.items()} | {

@@ -187,7 +187,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
     budget = fields.by_name["budget"]
 
     plain = ("frames", "steps", "width", "height", "guidance", "fps", "seed", "quality", "prompt", "negative_prompt")
-    typed = [field.input for field in (*(fields.by_name[name] for name in plain), *fields.own.values())]
+    typed = [field.input for field in (*(fields.by_name[name] for name in plain), *fields.own_fields.values())]
     typed += [fields.by_name["image"].change, budget.submit, budget.blur]
     looking.on(typed)
     sides = [fields.by_name["width"], fields.by_name["height"], fields.free_size]

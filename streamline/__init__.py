@@ -6,7 +6,8 @@ import logging
 logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
 from .applying.apply import Applied, apply, is_applied  # noqa: E402
-from .applying.fallback import Tightened  # noqa: E402
+from .applying.fallback import PlanDowngraded  # noqa: E402
+from .applying.hooks import Hooks  # noqa: E402
 from .cache import cache_folder  # noqa: E402
 from .cost.tracing import Trace, trace  # noqa: E402
 from .doctor import Finding, examine  # noqa: E402
@@ -49,8 +50,9 @@ from .prediction import (  # noqa: E402
 )
 from .registry import families as _families  # noqa: E402
 from .registry import family_of, register_family  # noqa: E402
+from .running.events import Decoding, Finished, Result, Started, Step  # noqa: E402
 from .running.naive import run_naive  # noqa: E402
-from .running.run import Decoding, Finished, Result, Started, Step, run  # noqa: E402
+from .running.run import run  # noqa: E402
 from .running.watching import Disturbed  # noqa: E402
 from .sampler import Sampler  # noqa: E402
 from .sizes import parse_bytes  # noqa: E402
@@ -65,6 +67,8 @@ def __getattr__(name: str) -> object:
         return models()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
+
+Tightened = PlanDowngraded  # its name until now, for one version more
 
 __all__ = [
     "CARDS",
@@ -86,6 +90,7 @@ __all__ = [
     "Finished",
     "Forecast",
     "Half",
+    "Hooks",
     "InputError",
     "Job",
     "LiveTensors",
@@ -94,6 +99,7 @@ __all__ = [
     "ModelError",
     "OutOfMemory",
     "Plan",
+    "PlanDowngraded",
     "PlanError",
     "Predicted",
     "Prediction",

@@ -41,7 +41,7 @@ def register_family(family: Registered) -> None:
     for field in family.fields:
         if any(taken.get(key, field) != field for key in _keys(field)):
             raise ModelError(
-                f"The job's field {field.name!r} of {family.name} is another one in a family that is here."
+                f"There is a field {field.name!r} unlike that of {family.name}, or one with its option or short name."
             )
     _families[family.name] = family
 

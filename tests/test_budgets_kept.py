@@ -14,7 +14,7 @@ from networks import KINDS, random_plan
 from PIL import Image
 
 from streamline import Cancelled, Job, LiveTensors, OutOfMemory, Plan, Slicing, detect, run
-from streamline.applying.fallback import Ladder
+from streamline.applying.fallback import OutOfMemoryFallback
 from streamline.families.running import run_network
 from streamline.hardware.cap import capped
 
@@ -35,9 +35,9 @@ def _keeps_to_a_budget(seed):
     rng = random.Random(seed)
     kind = rng.choice(list(KINDS))
     case, plan = KINDS[kind](seed), random_plan(seed)
-    ladder = Ladder(plan)
+    fallback = OutOfMemoryFallback(plan)
     call = functools.partial(
-        ladder.call, "decoder" if "decoder" in kind else "denoiser", functools.partial(run_network, case.network)
+        fallback.call, "decoder" if "decoder" in kind else "denoiser", functools.partial(run_network, case.network)
     )
 
     def output():
@@ -57,7 +57,7 @@ def _keeps_to_a_budget(seed):
             assert (result - expected).abs().max() <= MOST_ERROR * expected.abs().max()
             del result
         except OutOfMemory as error:
-            assert ladder.plan != plan and "as finely as it can be" in str(error)
+            assert fallback.plan != plan and "as finely as it can be" in str(error)
             assert memory.weights_bytes + memory.peak_bytes <= MOST_OVER * budget
         assert memory.live_bytes == 0
 

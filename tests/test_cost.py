@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
 from streamline import Job, LiveTensors, Plan, Rehash, Slicing, load, predict, run, trace
-from streamline.applying.reuse import Memory
+from streamline.applying.reuse import FeatureCache
 from streamline.cost.measuring import Probe
 from streamline.cost.network_cost import NetworkCost, compose, compose_apart
 from streamline.cost.pipeline_cost import PipelineCost
@@ -140,7 +140,7 @@ def test_steps_that_reuse_a_feature_cost_what_is_composed(kind, guidance):
     composed = _larger(kind)
     cut = find_cut(network_of(composed.case.network).lower(composed.case.network))
     plan = Plan(Slicing(3, 2), guidance=guidance, rehash=Rehash((0, 2), cut))
-    memory = Memory(plan.rehash)
+    memory = FeatureCache(plan.rehash)
     measured = []
     for timestep in (3.0, 2.0):
         arguments = composed.case.arguments | {"timestep": torch.tensor(timestep)}

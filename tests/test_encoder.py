@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, StableVideoDiffusionPipeline
 from networks import image_autoencoder, random_plan
 from PIL import Image
 
-from streamline import Job, LiveTensors, Plan, Slicing, apply, run
+from streamline import Hooks, Job, LiveTensors, Plan, Slicing, apply, run
 from streamline.families.base import Shape
 from streamline.families.networks import network_of
 from streamline.families.running import run_network
@@ -61,7 +61,7 @@ def test_a_pipeline_encodes_by_it_and_has_its_own_back():
     with torch.no_grad():
         expected = pipe.vae.encode(picture).latent_dist.mode()
         asked = []
-        with apply(pipe, Plan(), before_slice=lambda: asked.append(1)):
+        with apply(pipe, Plan(), Hooks(before_slice=lambda: asked.append(1))):
             result = pipe.vae.encode(picture).latent_dist.mode()
     assert asked and "forward" not in vars(encoder)
     assert (result - expected).abs().max() <= 1e-5 * expected.abs().max()

@@ -13,8 +13,8 @@ import untrained
 from faults import Faults
 from PIL import Image
 
-from streamline import Finished, Job, OutOfMemory, Plan, Rehash, Slicing, Step, Tightened, apply, run
-from streamline.applying.fallback import FINEST, Ladder, tighten
+from streamline import Finished, Hooks, Job, OutOfMemory, Plan, PlanDowngraded, Rehash, Slicing, Step, apply, run
+from streamline.applying.fallback import FINEST, OutOfMemoryFallback, next_level
 from streamline.applying.reuse import find_cut
 from streamline.errors import InputError
 from streamline.families.networks import network_of
@@ -44,7 +44,7 @@ def made(case, plan, **options):
     def keep(event):
         if isinstance(event, Step):
             latents.append(event.latents.clone())
-        if isinstance(event, Tightened):
+        if isinstance(event, PlanDowngraded):
             rungs.append(event)
 
     result = run(pipe, job, plan, image, keep, **options)
@@ -116,7 +116,7 @@ def test_a_rung_is_kept_for_the_rest_of_the_run_and_no_longer(case):
     events = []
     run(pipe, job, Plan(), image, events.append, budget=(tight + room) // 2)
     # What one step leaves for the next may take a rung more, but never the same one.
-    denoiser = [event.plan for event in events if isinstance(event, Tightened) and event.part == "denoiser"]
+    denoiser = [event.plan for event in events if isinstance(event, PlanDowngraded) and event.part == "denoiser"]
     assert len(set(denoiser)) == len(denoiser) and isinstance(events[-1], Finished)
 
 
@@ -132,7 +132,7 @@ def test_a_failed_call_holds_nothing_while_it_is_made_again(case):
             return result
 
     def count(event):
-        if isinstance(event, Tightened):
+        if isinstance(event, PlanDowngraded):
             alive.append(sum(one() is not None for one in held))
 
     alive = []
@@ -150,7 +150,7 @@ def test_a_pipeline_that_is_applied_climbs_too(case):
         return pipe(**given, generator=torch.Generator().manual_seed(1)).frames
 
     expected, told = frames(), []
-    with apply(pipe, Plan(), on_rung=told.append) as applied:
+    with apply(pipe, Plan(), Hooks(on_downgrade=told.append)) as applied:
         assert applied.plan == Plan()
         with Faults(lambda call: call == 300):
             again = frames()
@@ -159,26 +159,26 @@ def test_a_pipeline_that_is_applied_climbs_too(case):
 
 
 def test_an_error_of_another_kind_passes_at_once():
-    ladder, calls = Ladder(Plan()), []
+    fallback, calls = OutOfMemoryFallback(Plan()), []
 
     def fail(*_):
         calls.append(1)
         raise InputError("No.")
 
     with pytest.raises(InputError):
-        ladder.call("denoiser", fail, torch.zeros(2))
-    assert calls == [1] and ladder.plan == Plan()
+        fallback.call("denoiser", fail, torch.zeros(2))
+    assert calls == [1] and fallback.plan == Plan()
 
 
 def test_every_rung_is_finer_and_there_is_a_last_one():
     for plan in (Plan(), Plan.uniform(3), Plan({"mid": Slicing(100, 1), "up.0": Slicing(2, 7, group=1)})):
         for part in ("denoiser", "decoder"):
             rungs = [plan]
-            while (finer := tighten(rungs[-1], part, samples=2)) is not None:
+            while (finer := next_level(rungs[-1], part, samples=2)) is not None:
                 rungs.append(finer)
             for before, after in itertools.pairwise(rungs):
                 assert after != before and len(after.reasons) == len(before.reasons) + 1
             table = dict(getattr(rungs[-1], part))
             assert 2 < len(rungs) <= 9 and all(min(s.frames, s.pixels) >= FINEST for s in table.values())
             assert set(dict(getattr(plan, part))) <= set(table)
-    assert tighten(Plan(), "denoiser", samples=1).guidance == "together"
+    assert next_level(Plan(), "denoiser", samples=1).guidance == "together"

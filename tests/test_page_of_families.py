@@ -145,7 +145,7 @@ def test_a_field_that_would_hide_another_is_refused(given):
         name = "other"
         fields = (Field("other", int, 1, **given),)
 
-    with pytest.raises(streamline.ModelError, match="is another one"):
+    with pytest.raises(streamline.ModelError, match="unlike that of other, or one with its option or short name"):
         streamline.register_family(Other())
 
 

@@ -16,7 +16,7 @@ from streamline.families.naming import scheduler_key
 from streamline.families.subjects import subject_of
 from streamline.planning.calibrations import Calibration, Option, StepCost, find_calibration, keep
 from streamline.planning.planner import Request, candidates, choose
-from streamline.planning.policies import FEW_STEPS, Adaptive, Fixed, Never, Paper, Uniform
+from streamline.planning.policies import FEW_STEPS, Fixed, Paper, Uniform
 
 RATES = Rates(flops={"float32": 1e12}, bandwidth=1e11, launch_seconds=5e-6, source="published")
 PLACE = Place(Device("cpu", 0, "a processor", 2**36, 2**36, 0, 0, ("float32",)), RATES)
@@ -27,14 +27,9 @@ def test_the_first_and_the_last_step_are_full_and_few_steps_are_left_alone(steps
     similarity = tuple(map(tuple, np.random.default_rng(seed).random((steps, steps)).tolist()))
     policies = {Uniform(every): steps, Fixed(tuple(chosen)): steps, Paper(similarity, threshold): steps}
     for policy, count in policies.items():
-        for one in (policy, Adaptive(policy, 0.3)):
-            rehash = one.rehash(count)
-            if rehash is None:
-                assert count <= FEW_STEPS or one is not policy or policy.rehash(count) is None
-                continue
+        rehash = policy.rehash(count)
+        if rehash is not None:
             assert {0, count - 1} <= set(rehash.full_steps) < set(range(count)) and count > FEW_STEPS
-            assert rehash.guard == (None if one is policy else 0.3)
-    assert Never().rehash(steps) is None
 
 
 def test_uniform_is_evenly_spaced():
@@ -138,9 +133,9 @@ def test_models_of_few_steps_are_left_alone(costs, tmp_path):
 
 def test_torch_is_not_asked_to_wait_between_steps():
     """Extrapolation and its check stay on the device: on meta tensors any look at a value would fail."""
-    from streamline.applying.reuse import Kept, _is_better, _weight
+    from streamline.applying.reuse import CachedFeature, _is_better, _weight
 
     with torch.device("meta"):
-        kept = [Kept.of([torch.empty(2, 3, 8, 8)], torch.empty(()), judged=True) for _ in range(3)]
+        kept = [CachedFeature.of([torch.empty(2, 3, 8, 8)], torch.empty(()), judged=True) for _ in range(3)]
         trust = _is_better(*kept, 0.5)
         assert _weight(kept[0], kept[1], torch.empty(()), 0.5, trust).is_meta

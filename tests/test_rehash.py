@@ -21,7 +21,7 @@ from streamline import (
     predict,
     run,
 )
-from streamline.applying.reuse import Memory
+from streamline.applying.reuse import FeatureCache
 from streamline.families.layers.cache_points import CUTS, find_cut
 from streamline.families.networks import call_arguments, network_of
 from streamline.output.metrics import largest_difference
@@ -134,7 +134,7 @@ class _Line:
         self.values = iter(())
         value = Stage("kept", "up.0", Axis.FRAMES, lambda c, x: x + next(self.values), ("sample",))
         self.program = Program(("sample",), (value, Stage("out", "out", Axis.FRAMES, lambda c, x: x, ("kept",))), "out")
-        self.memory = Memory(rehash)
+        self.memory = FeatureCache(rehash)
 
     def step(self, timestep, value=None):
         self.values = iter(() if value is None else (value,))

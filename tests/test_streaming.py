@@ -14,7 +14,7 @@ from test_cost import Composed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from streamline import Cancelled, Job, OutOfMemory, Plan, Rehash, Source, apply, load, predict, run
+from streamline import Cancelled, Hooks, Job, OutOfMemory, Plan, Rehash, Source, apply, load, predict, run
 from streamline.commands.plan import WEIGHTS
 from streamline.families.base import Shape
 from streamline.families.layers.cache_points import find_cut
@@ -125,7 +125,7 @@ def test_weights_are_back_wherever_a_run_ends(case):
             run(pipe, job, plan, image, should_stop=lambda asked=asked: next(asked, None) is None)
         assert storages(*networks_of(pipe)) == before
         assert not any(part._forward_pre_hooks for part in pipe.vae.children())
-    with pytest.raises(ZeroDivisionError), apply(pipe, plan, before_slice=lambda: 1 / 0):
+    with pytest.raises(ZeroDivisionError), apply(pipe, plan, Hooks(before_slice=lambda: 1 / 0)):
         pipe.unet(**network_of(pipe.unet).example(pipe.unet, Shape(1, 2, 8, 8)))
     assert storages(*networks_of(pipe)) == before
     assert run(pipe, job, plan, image).frames == expected.frames

@@ -1,8 +1,8 @@
-"""When memory runs out in spite of a plan: let go of the call that failed, cut more finely, make the call again.
+"""When memory runs out in spite of a plan: let go of the call that failed, downgrade the plan, make the call again.
 
 Another program may take what a plan counted on. A network's call changes nothing outside itself, so the same denoising
-step, or the same decoding, is made again by a tighter plan, and the pipeline around it never notices: no latents are
-lost. The tighter plan stays for the rest of the run. Every rung is as exact as the plan it comes from.
+step, or the same decoding, is made again at the next level, and the pipeline around it never notices: no latents are
+lost. The downgraded plan stays for the rest of the run. Every level is as exact as the plan it comes from.
 
 Everywhere else the whole pipeline is called again (resuming.py), once what lies unused was given back, and then once
 more with no network on the device but the one at work.
@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from ..errors import OutOfMemory, is_out_of_memory
 from ..plan import EVERY_BLOCK, Plan, Slicing
+from .at_work import Where
 
 FINEST = 64  # slices; the whole values between the groups are what is left by then
 
@@ -30,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Tightened:
+class PlanDowngraded:
     """Memory ran out, and what was being done is done again. plan: from now on.
 
-    part: the network whose call is made again by a tighter plan; "pipeline" where room was made for something else.
+    part: the network whose call is made again by a downgraded plan; "pipeline" where room was made for something else.
     """
 
     part: Part | Literal["pipeline"]
@@ -41,25 +43,22 @@ class Tightened:
 
     @property
     def sentence(self) -> str:
+        """Return why, for people."""
         return self.plan.reasons[-1]
 
 
-def ignore(rung: Tightened) -> None:
-    """What is done at a rung where nobody wants to know."""
+class OutOfMemoryFallback:
+    """The plan of a run, downgraded by a level whenever memory runs out. on_downgrade: told of every time."""
 
-
-class Ladder:
-    """The plan of a run, tightened whenever memory runs out in a call. on_rung: told of every time."""
-
-    def __init__(self, plan: Plan, on_rung: Callable[[Tightened], object] = ignore) -> None:
+    def __init__(self, plan: Plan, on_downgrade: Callable[[PlanDowngraded], object] | None = None) -> None:
         self.plan = plan
-        self._on_rung = on_rung
-        self._released: set[str] = set()
+        self._on_downgrade = on_downgrade
+        self._released: set[Where] = set()
 
     def call(self, part: Part, run: Callable[..., object], *args: object, **kwargs: object) -> object:
-        """What run(slicing, apart, *args, **kwargs) returns, by the first plan from here on with memory enough.
+        """Return run(slicing, apart, *args, **kwargs) by the first plan from here on with memory enough.
 
-        Raises OutOfMemory after the last rung.
+        Raises OutOfMemory after the last level.
         """
         while True:
             try:
@@ -68,38 +67,39 @@ class Ladder:
                 if not is_out_of_memory(error):
                     raise
             # Out here the error is gone, and with it all that the call still held.
-            tighter = tighten(self.plan, part, _samples(part, args, kwargs))
+            plan = next_level(self.plan, part, _samples(part, args, kwargs))
             _give_back()
-            if tighter is None:
+            if plan is None:
                 raise OutOfMemory(f"Memory ran out in the {part}, cut as finely as it can be; make fewer frames.")
-            self._climb(part, tighter)
+            self._downgrade(part, plan)
 
-    def release(self, where: str, weights_by_stages: Callable[[], bool]) -> None:
+    def release(self, where: Where, weights_by_stages: Callable[[], bool]) -> None:
         """Make room after memory ran out outside the calls of the networks, so that it can be done again.
 
-        where: like "while the text was encoded". weights_by_stages: takes networks that are not at work off the
-        device, and says whether there were any. Raises OutOfMemory when there is nothing left to give back.
+        weights_by_stages: takes networks that are not at work off the device, and says whether there were any.
+        Raises OutOfMemory when there is nothing left to give back.
         """
         _give_back()
         if where not in self._released:
             self._released.add(where)
             reason = f"Memory ran out {where}: what lay unused was given back, and it is done again."
-            self._climb("pipeline", _because(self.plan, reason))
+            self._downgrade("pipeline", _because(self.plan, reason))
         elif weights_by_stages():
             reason = f"Memory ran out {where}: networks are now on the device only while they work."
-            self._climb("pipeline", _because(replace(self.plan, residency="stages"), reason))
+            self._downgrade("pipeline", _because(replace(self.plan, residency="stages"), reason))
         else:
             raise OutOfMemory(f"Memory ran out {where}, with nothing left to give back; {ADVICE}.")
 
-    def _climb(self, part: Part | Literal["pipeline"], plan: Plan) -> None:
+    def _downgrade(self, part: Part | Literal["pipeline"], plan: Plan) -> None:
         self.plan = plan
-        rung = Tightened(part, plan)
-        log.warning(rung.sentence)
-        self._on_rung(rung)
+        downgraded = PlanDowngraded(part, plan)
+        log.warning(downgraded.sentence)
+        if self._on_downgrade is not None:
+            self._on_downgrade(downgraded)
 
 
-def tighten(plan: Plan, part: Part, samples: int) -> Plan | None:
-    """The next plan for a network that ran out of memory; None where there is none.
+def next_level(plan: Plan, part: Part, samples: int) -> Plan | None:
+    """Return the next plan for a network that ran out of memory; None where there is none.
 
     Guidance halves one after the other first, which costs least, then twice as many slices of every block.
     samples: in the batch of the call.
@@ -117,7 +117,7 @@ def tighten(plan: Plan, part: Part, samples: int) -> Plan | None:
 
 
 def _finer(slicing: Slicing) -> Slicing:
-    """Twice as many slices, up to the finest; what is finer already stays."""
+    """Return twice as many slices, up to the finest; what is finer already stays."""
     frames, pixels = (max(count, min(2 * count, FINEST)) for count in (slicing.frames, slicing.pixels))
     return replace(slicing, frames=frames, pixels=pixels)
 
@@ -127,7 +127,10 @@ def _because(plan: Plan, reason: str) -> Plan:
 
 
 def _samples(part: Part, args: tuple, kwargs: dict) -> int:
-    return len(args[0] if args else kwargs["sample"]) if part == "denoiser" else 1
+    """Return how many samples a denoiser is called with: the length of its latents, the first video among them."""
+    if part != "denoiser":
+        return 1
+    return len(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim > 3))
 
 
 def _give_back() -> None:

@@ -38,11 +38,11 @@ class Checkpoint:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the step that is about to end was done before."""
+        """Return whether the step that is about to end was done before."""
         return self._ended < self.steps
 
     def call(self, run: Callable[..., object], *args: object, **kwargs: object) -> object:
-        """What run(*args, **kwargs) returns, or has returned before; blanks for a step that is done."""
+        """Return run(*args, **kwargs), or what it returned before; blanks for a step that is done."""
         if self._called == self.steps == 0 and self._since:
             self._restore()
         elif self._called == self.steps == 0:
@@ -75,14 +75,14 @@ class Checkpoint:
         vars(self._scheduler).update(_copied(self._state))
 
     def again(self) -> None:
-        """The pipeline is about to be called once more."""
+        """Start from the beginning: the pipeline is about to be called once more."""
         self._called = self._ended = 0
         for restore, state in self._random:
             restore(state)
 
 
 def _copied(state: dict[str, object]) -> dict[str, object]:
-    """What a scheduler writes into, apart: lists (outputs of earlier steps), and the sum of outputs that PNDM adds to.
+    """Copy what a scheduler writes into: lists (outputs of earlier steps), and the sum of outputs that PNDM adds to.
 
     All else is the very same, for a rehash knows its run by the list of timesteps, and copies would take memory.
     """
@@ -96,7 +96,7 @@ def _copied(state: dict[str, object]) -> dict[str, object]:
 
 
 def _random_states(device: torch.device) -> list[tuple[Callable[[Tensor], None], Tensor]]:
-    """Of the global generators, which FreeInit draws from."""
+    """Return the states of the global generators, which FreeInit draws from, and what restores each."""
     states = [(torch.set_rng_state, torch.get_rng_state())]
     if device.type == "cuda":
         states.append((lambda state: torch.cuda.set_rng_state(state, device), torch.cuda.get_rng_state(device)))

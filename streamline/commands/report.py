@@ -9,8 +9,8 @@ from importlib.metadata import version
 
 from tqdm import tqdm
 
-from ..applying.fallback import Tightened
-from ..running.run import Decoding, Event, Finished, Result, Started, Step
+from ..applying.fallback import PlanDowngraded
+from ..running.events import Decoding, Event, Finished, Result, Started, Step
 from ..running.watching import Disturbed
 from ..sizes import format_bytes
 
@@ -41,7 +41,7 @@ class Progress:
                 self._bar.total = event.total
                 self._bar.set_postfix_str(f"peak {format_bytes(event.peak_bytes)}", refresh=False)
                 self._bar.update()
-            case Tightened() | Disturbed():
+            case PlanDowngraded() | Disturbed():
                 self._bar.write(event.sentence, file=sys.stderr)
             case Decoding():
                 self._bar.set_description("decoding")

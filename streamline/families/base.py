@@ -140,6 +140,8 @@ class Family:
     advice: about pipelines that are not run here, by class name: how a sentence that begins with the model goes on.
     working: what a component does, in words that follow "memory ran out".
     guidance_argument: of the pipeline's call. published_tokens: that its models' prompts are padded to.
+    side_multiple: of what height and width have to be one, in pixels.
+    frame_step: the number of frames is 1 more than a multiple of it.
     clip_frames, is_chained: how naive slicing makes its videos (paper section 4.1): clips of so many frames, each from
         the last frame of the one before, or all by themselves.
     """
@@ -157,6 +159,8 @@ class Family:
     working: Mapping[str, str] = {}  # never written to
     guidance_argument: str = "guidance_scale"
     published_tokens: int = 1
+    side_multiple: int = 8
+    frame_step: int = 1
     clip_frames: int = 4
     is_chained: bool = False
 
@@ -254,11 +258,18 @@ class Family:
         return arguments
 
     def check(self, pipe: DiffusionPipeline, job: Job) -> None:
-        """Raise InputError for a job with options of other families, or of more frames than the model makes."""
+        """Raise InputError for a job with options of other families, or of a size or length the model does not make."""
         own = {field.name for field in self.fields}
         for one in own_fields_of(job):
             if one.name not in own and getattr(job, one.name) != one.default:
                 raise InputError(f"This model has no {one.words}; leave it out.")
+        for name in ("height", "width"):
+            if getattr(job, name) % self.side_multiple:
+                raise InputError(f"The {name} must be a multiple of {self.side_multiple} for this model.")
+        if (job.num_frames - 1) % self.frame_step:
+            raise InputError(
+                f"This model makes 1 frame more than a multiple of {self.frame_step}, not {job.num_frames}."
+            )
         longest = self.longest(pipe)
         if longest is not None and job.num_frames > longest:
             raise InputError(f"This model makes at most {longest} frames, not {job.num_frames}.")

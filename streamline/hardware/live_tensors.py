@@ -61,10 +61,6 @@ class LiveTensors:
     def __exit__(self, *error: object) -> None:
         self._mode.__exit__(*error)
 
-    def reset_peak(self) -> None:
-        """Let the peak start again from what is alive now."""
-        self.peak_bytes = self.live_bytes
-
     def _see(self, storages: list[torch.UntypedStorage], given: list[object]) -> None:
         """Storages that a call gave out and that are not known, and what it was given."""
         # What is written into, and was there before counting began, is nothing new either.

@@ -57,14 +57,6 @@ class Timing:
     predicted_decode: float
 
     @property
-    def step_ratio(self) -> float:
-        return self.predicted_step / self.step
-
-    @property
-    def decode_ratio(self) -> float:
-        return self.predicted_decode / self.decode
-
-    @property
     def ratio(self) -> float:
         """Of a whole run of 25 steps."""
         return (25 * self.predicted_step + self.predicted_decode) / (25 * self.step + self.decode)

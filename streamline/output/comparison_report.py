@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
 
-from ..running.run import Result
+from ..running.events import Result
 from ..sizes import format_bytes
 from .metrics import WINDOW, psnr, ssim
 from .receipt import Receipt

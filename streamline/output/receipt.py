@@ -33,7 +33,7 @@ from ..plan import Plan
 from ..planning.speeding import QUALITIES, Quality
 from ..prediction import Prediction
 from ..program.casting import FLOAT8_NAME, storage_of
-from ..running.run import Result
+from ..running.events import Result
 from ..source import Source, source_of
 from ..store.fingerprint import fingerprint
 from .metrics import WINDOW, largest_difference, psnr, ssim

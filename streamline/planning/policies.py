@@ -27,14 +27,6 @@ class RehashPolicy(Protocol):
 
 
 @dataclass(frozen=True)
-class Never:
-    """Every step is computed in full, which is exact."""
-
-    def rehash(self, steps: int) -> Rehash | None:
-        return None
-
-
-@dataclass(frozen=True)
 class Uniform:
     """Of so many steps one is computed in full, evenly spaced: 2 makes 13 of 25."""
 
@@ -104,21 +96,6 @@ class Paper:
             if found is not None and found.count_full(steps) <= full:
                 return policy
         return cls(similarity, known[-1], cut)
-
-
-@dataclass(frozen=True)
-class Adaptive:
-    """Another policy under a guard: a step is computed in full early, once the latents have moved by too much.
-
-    limit: of their relative change since the last full step. It never reuses where the other policy would not.
-    """
-
-    policy: RehashPolicy
-    limit: float
-
-    def rehash(self, steps: int) -> Rehash | None:
-        found = self.policy.rehash(steps)
-        return None if found is None else replace(found, guard=self.limit)
 
 
 def _rehash(full: Sequence[int] | set[int], steps: int, like: Rehash) -> Rehash | None:

@@ -16,7 +16,8 @@ from ..errors import InputError
 from ..fields import LARGEST_SEED
 from ..job import Job
 from ..registry import family_of
-from .run import Event, Result, run
+from .events import Event, Result
+from .run import run
 
 
 def run_naive(

@@ -3,134 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
 import torch
-from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
-from ..applying.apply import apply, is_applied
-from ..applying.fallback import ADVICE, Tightened
+from ..applying.apply import Applied, apply, is_applied
+from ..applying.at_work import AtWork
+from ..applying.fallback import ADVICE, PlanDowngraded
+from ..applying.hooks import Hooks
 from ..applying.resuming import Checkpoint
-from ..applying.whereabouts import whereabouts
 from ..cost.observing import keep_observation
 from ..errors import (
     Cancelled,
     OutOfMemory,
     UnsupportedError,
-    freeing_what_was_cancelled,
+    forget_frames,
     is_out_of_memory,
     telling_out_of_memory,
 )
-from ..families.networks import call_arguments
+from ..families.networks import autoencoder_of, call_arguments, decoder_of, denoisers_of
 from ..hardware.cap import capped
 from ..hardware.detection import detect
-from ..hardware.live_tensors import LiveTensors
 from ..hardware.process_memory import give_back
 from ..job import Job
 from ..plan import Plan
 from ..prediction import Prediction
 from ..sampler import sampler_arguments
 from ..sizes import parse_bytes
+from .events import Decoding, Event, Finished, Result, Started, Step
+from .keeping import keeping_dtype, keeping_expected
+from .meter import AllocatorMeter, Clock, TensorMeter
 from .watching import Disturbed, Watch
 
 
-@dataclass(frozen=True)
-class Started:
-    """The pipeline is called. weights_bytes: of all its networks."""
-
-    job: Job
-    plan: Plan | None
-    weights_bytes: int
-
-
-@dataclass(frozen=True)
-class Step:
-    """One denoising step is done: index counts from 0. Bytes include the weights.
-
-    peak_bytes: the most that was alive at once so far.
-    latents: what the scheduler expects the clean latents to be (else those of the step), for `preview`, on the
-        device; no copy, so hold on to them no longer than needed.
-    """
-
-    index: int
-    total: int
-    seconds: float
-    live_bytes: int
-    peak_bytes: int
-    latents: Tensor = field(repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Denoising is done; the latents become frames."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The frames are there. seconds: of the whole call; peak_bytes: since it started."""
-
-    seconds: float
-    peak_bytes: int
-
-
-Event = Started | Step | Tightened | Disturbed | Decoding | Finished
-
-
-@dataclass(frozen=True)
-class Result:
-    """A video and what it took.
-
-    frames: RGB images of width x height.
-    seconds: of the whole call; step_seconds: of each denoising step; decode_seconds: of what follows them. On a
-        CPU they include the time it takes to count tensors.
-    peak_bytes: the most that was alive at once, weights included. On a CPU these are tensors, counted in
-        the first two steps, the last, and what comes before and after; on a GPU what the allocator gave.
-    weights_bytes: of all networks of the pipeline.
-    plan: None for the pipeline as it is. Where memory ran out on the way, the tighter one that the run ended with, and
-        rungs: how often it was tightened.
-    disturbances: what outside the run has slowed it down or taken its memory, a sentence each.
-    """
-
-    frames: tuple[Image.Image, ...]
-    job: Job
-    plan: Plan | None
-    device: str
-    seconds: float
-    step_seconds: tuple[float, ...]
-    decode_seconds: float
-    peak_bytes: int
-    weights_bytes: int
-    rungs: int = 0
-    disturbances: tuple[str, ...] = ()
-
-    @property
-    def seed(self) -> int:
-        return self.job.seed
-
-    def to_dict(self) -> dict:
-        """Everything but the frames, ready for JSON."""
-        return {
-            "job": self.job.to_dict(),
-            "plan": None if self.plan is None else self.plan.to_dict(),
-            "seed": self.seed,
-            "device": self.device,
-            "seconds": self.seconds,
-            "step_seconds": list(self.step_seconds),
-            "decode_seconds": self.decode_seconds,
-            "peak_bytes": self.peak_bytes,
-            "weights_bytes": self.weights_bytes,
-            "rungs": self.rungs,
-            "disturbances": list(self.disturbances),
-        }
-
-
-@freeing_what_was_cancelled()
-@telling_out_of_memory()
 def run(
     pipe: DiffusionPipeline,
     job: Job,
@@ -147,239 +57,194 @@ def run(
 
     plan: how; None runs the pipeline untouched, as diffusers does.
     image: for models that start from one; cut to the job's shape around its middle.
-    on_event: called with Started, a Step for each, Decoding and Finished, in this order, and with Tightened whenever
-        memory ran out and something is done again, a step or the decoding by a tighter plan; an exception it raises
-        ends the run, and the pipeline is left as it was. Disturbed comes when a step is far slower than it should be,
-        or when others take the memory that the run counts on.
+    on_event: called with Started, a Step for each, Decoding and Finished, in this order, and with PlanDowngraded
+        whenever memory ran out and something is done again, a step or the decoding by a downgraded plan; an exception
+        it raises ends the run, and the pipeline is left as it was. Disturbed comes when a step is far slower
+        than it should be, or when others take the memory that the run counts on.
     budget: "8GiB", or bytes: a hard cap on what the run may hold on the device; by default the plan's own. On a
         CPU tensors are counted for it, which slows the run down.
     should_stop: asked before every slice, or without a plan at every step; once it says True the run ends in
         Cancelled, its memory is freed and the pipeline is ready for the next run.
     count_tensors: False leaves the memory of a CPU uncounted, and reported as 0, so that the seconds are the
         pipeline's own; later predictions learn nothing from such a run. On a GPU counting is free and always done.
-    call_options: further arguments of the pipeline's call, such as SVD's decode_chunk_size.
+    call_options: further arguments of the pipeline's call, such as decode_chunk_size.
     prediction: what `predict` says of this run, to know a slow step by.
 
     The noise comes from a generator on the CPU, so a seed means the same on every device.
     Raises InputError when the model cannot do the job, UnsupportedError when the plan cannot be run, OutOfMemory,
     Cancelled.
     """
-    arguments = call_arguments(pipe, job, image) | dict(call_options or {})
-    if plan is not None and plan.sampler is not None:
-        arguments |= sampler_arguments(pipe, plan.sampler)
-    if plan is None and is_applied(pipe):
-        raise UnsupportedError("This pipeline is streamlined already; restore it before running it untouched.")
-    emit = on_event or (lambda event: None)
-
-    def check() -> None:
-        if should_stop is not None and should_stop():
-            raise Cancelled("The run was cancelled.")
-
-    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    device = pipe._execution_device  # with offloading this is the GPU, where pipe.device may be the CPU
-    clock = _Clock(device)
-    steps: list[float] = []
-    expected: list[Tensor] = []
-    checkpoint = Checkpoint(pipe)
-    rungs: list[Tightened] = []
-    disturbances: list[str] = []
-
-    def tightened(rung: Tightened) -> None:
-        rungs.append(rung)
-        watch.replanned(len(steps))
-        emit(rung)
-
-    def disturbed(found: list[Disturbed]) -> None:
-        disturbances.extend(one.sentence for one in found)
-        for one in found:
-            emit(one)
-
-    limit = parse_bytes(budget) if budget is not None else plan.budget_bytes if plan is not None else None
-
-    with contextlib.ExitStack() as stack:
-        stack.callback(give_back)
-        stack.callback(pipe.maybe_free_model_hooks)  # an error leaves offloaded networks on the GPU
-        applied = plan and stack.enter_context(apply(pipe, plan, check, on_rung=tightened, around_step=checkpoint.call))
-        cap = None if limit is None else stack.enter_context(capped(detect(device), limit, networks))
-        memory = _Allocator(networks, device) if device.type == "cuda" else _LiveTensors(networks, count_tensors, cap)
-        stack.callback(memory.pause)
-        stack.callback(pipe.unet.register_forward_pre_hook(lambda *_: check()).remove)
-        decoder = getattr(pipe.vae, "decoder", pipe.vae)  # its call, for FreeInit denoises several times over
-        decoding: list[Decoding] = []
-        stack.callback(_at_first_call(decoder, lambda: (decoding.append(Decoding()), emit(decoding[0]))).remove)
-        stack.callback(decoder.register_forward_pre_hook(lambda *_: check()).remove)
-
-        if on_event is not None:
-            stack.enter_context(_keeping_expected(pipe.scheduler, expected))
-
-        def step_done(pipe: DiffusionPipeline, index: int, timestep: object, tensors: dict) -> dict:
-            seconds, was_done = clock.lap(), checkpoint.is_behind
-            tensors["latents"] = checkpoint.step_done(tensors["latents"])
-            if was_done:
-                return tensors
-            steps.append(seconds)
-            total = pipe.num_timesteps
-            latents = expected.pop() if expected else tensors["latents"]
-            held_bytes, peak_bytes = memory.read()
-            emit(Step(index, total, steps[-1], held_bytes, peak_bytes, latents))
-            disturbed(watch.step(steps, held_bytes))
-            if index == 1:  # what one step leaves for the next is there now: those that follow are alike
-                memory.pause()
-            if index >= total - 2:
-                memory.resume()
-            return tensors
-
-        emit(Started(job, plan, memory.weights_bytes))
-        watch = Watch(detect(device), plan, prediction, limit, memory.weights_bytes)
-        started = time.perf_counter()
-        clock.lap()
-        while True:
-            stack.callback(_at_first_call(pipe.unet, clock.lap).remove)  # what came before is no step
-            try:
-                with _keeping_dtype(pipe.vae):
-                    output = pipe(
-                        **arguments,
-                        generator=torch.Generator("cpu").manual_seed(job.seed),
-                        callback_on_step_end=step_done,
-                    )
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                where = whereabouts(error, pipe, checkpoint.steps, bool(decoding))
-            # Out here the error is gone, and with it all that the call still held.
-            if applied is None:
-                raise OutOfMemory(f"Memory ran out {where}; {ADVICE}, or use a plan.")
-            applied.release(where)
-            checkpoint.again()
-            memory.resume()
-        decode_seconds = clock.lap()
-        seconds = time.perf_counter() - started
-        held_bytes, peak_bytes = memory.read()
-        disturbed(watch.decoded(decode_seconds, held_bytes))
-    if rungs:  # by several plans, of which none took what was measured
-        plan = rungs[-1].plan
-    elif plan is not None and peak_bytes and not disturbances:
-        keep_observation(pipe, job, plan, tuple(steps), decode_seconds, peak_bytes, limit is not None)
-    emit(Finished(seconds, peak_bytes))
-    return Result(
-        frames=tuple(output.frames[0]),
-        job=job,
-        plan=plan,
-        device=str(device),
-        seconds=seconds,
-        step_seconds=tuple(steps),
-        decode_seconds=decode_seconds,
-        peak_bytes=peak_bytes,
-        weights_bytes=memory.weights_bytes,
-        rungs=len(rungs),
-        disturbances=tuple(disturbances),
-    )
-
-
-class _Clock:
-    """Seconds between laps, once the device has caught up."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._last = time.perf_counter()
-
-    def lap(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        before, self._last = self._last, time.perf_counter()
-        return self._last - before
-
-
-class _LiveTensors:
-    """Memory on a CPU. Counting slows every operator call, so it is paused where nothing new is to see.
-
-    counts: False for no counting at all; what is read is then 0. cap: counts throughout, so that nothing else has to.
-    """
-
-    def __init__(self, networks: list[nn.Module], counts: bool, cap: LiveTensors | None) -> None:
-        self._counts = counts
-        self._counter = cap or LiveTensors(networks)
-        self._is_own = counts and cap is None
-        self._active = contextlib.ExitStack()
-        self.weights_bytes = self._counter.weights_bytes
-        self.resume()
-
-    def resume(self) -> None:
-        self.pause()
-        if self._is_own:
-            self._active.enter_context(self._counter)
-
-    def pause(self) -> None:
-        self._active.close()
-
-    def read(self) -> tuple[int, int]:
-        """Bytes alive now, and the most so far."""
-        if not self._counts:
-            return 0, 0
-        return self.weights_bytes + self._counter.live_bytes, self.weights_bytes + self._counter.peak_bytes
-
-
-class _Allocator:
-    """Memory on a GPU; counting costs nothing there."""
-
-    def __init__(self, networks: list[nn.Module], device: torch.device) -> None:
-        self._device = device
-        self.weights_bytes = LiveTensors(networks).weights_bytes
-        torch.cuda.reset_peak_memory_stats(device)
-
-    def resume(self) -> None:
-        pass
-
-    def pause(self) -> None:
-        pass
-
-    def read(self) -> tuple[int, int]:
-        """Bytes alive now, and the most so far."""
-        return torch.cuda.memory_allocated(self._device), torch.cuda.max_memory_allocated(self._device)
-
-
-@contextlib.contextmanager
-def _keeping_expected(scheduler: SchedulerMixin, expected: list[Tensor]) -> Iterator[None]:
-    """Put the clean latents that each step of a scheduler expects into a list of one, if it says what they are."""
-    step, before = scheduler.step, vars(scheduler).get("step")
-
-    @functools.wraps(step)
-    def keeping(*args: object, **kwargs: object) -> object:
-        output = step(*args, **kwargs)
-        latents = getattr(output, "pred_original_sample", None)
-        expected[:] = [] if latents is None else [latents]
-        return output
-
-    scheduler.step = keeping
+    handled = sys.exception()
     try:
-        yield
-    finally:
-        expected.clear()
-        if before is None:
-            del scheduler.step
-        else:
-            scheduler.step = before
-
-
-@contextlib.contextmanager
-def _keeping_dtype(network: nn.Module) -> Iterator[None]:
-    """Undo after an error what SVD's pipeline does meanwhile: its autoencoder is in float32 to encode a picture."""
-    dtype = network.dtype
-    try:
-        yield
-    except BaseException:
-        if any(weight.dtype != dtype for weight in network.parameters()):
-            network.to(dtype)
+        with telling_out_of_memory():
+            arguments = call_arguments(pipe, job, image) | dict(call_options or {})
+            if plan is not None and plan.sampler is not None:
+                arguments |= sampler_arguments(pipe, plan.sampler)
+            if plan is None and is_applied(pipe):
+                raise UnsupportedError("This pipeline is streamlined already; restore it before running it untouched.")
+            limit = parse_bytes(budget) if budget is not None else plan.budget_bytes if plan is not None else None
+            return _Run(pipe, job, plan, on_event, should_stop, limit, prediction).make(arguments, count_tensors)
+    except (Cancelled, OutOfMemory) as error:
+        forget_frames(error, handled)
         raise
 
 
-def _at_first_call(network: nn.Module, action: Callable[[], object]) -> torch.utils.hooks.RemovableHandle:
-    """Do something once, when a network is called for the first time."""
+class _Run:
+    """One run: how far it is, what it took so far, and what is done where the pipeline calls back.
 
-    def hook(*_: object) -> None:
-        handle.remove()
-        action()
+    Nothing that refers to it is kept in it, so what it holds is freed when it ends.
+    """
 
-    handle = network.register_forward_pre_hook(hook)
-    return handle
+    def __init__(
+        self,
+        pipe: DiffusionPipeline,
+        job: Job,
+        plan: Plan | None,
+        on_event: Callable[[Event], None] | None,
+        should_stop: Callable[[], bool] | None,
+        limit: int | None,
+        prediction: Prediction | None,
+    ) -> None:
+        self._pipe, self._job, self._plan, self._limit, self._prediction = pipe, job, plan, limit, prediction
+        self._on_event, self._should_stop = on_event, should_stop
+        self._networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+        self._device = pipe._execution_device  # with offloading this is the GPU, where pipe.device may be the CPU
+        self._clock = Clock(self._device)
+        self._checkpoint = Checkpoint(pipe)
+        self._step_seconds: list[float] = []
+        self._expected: list[Tensor] = []  # the clean latents that the step is expected to lead to
+        self._downgrades: list[PlanDowngraded] = []
+        self._warnings: list[str] = []
+        self._is_denoising = self._is_decoding = False
+
+    def make(self, arguments: dict, count_tensors: bool) -> Result:
+        """Call the pipeline with arguments, and return the video and what it took."""
+        with contextlib.ExitStack() as stack:
+            applied = self._enter(stack, count_tensors)
+            self._emit(Started(self._job, self._plan, self._meter.weights_bytes))
+            held_bytes = self._meter.weights_bytes
+            self._watch = Watch(detect(self._device), self._plan, self._prediction, self._limit, held_bytes)
+            started = time.perf_counter()
+            self._clock.lap()
+            frames = self._call(applied, arguments)
+            decode_seconds = self._clock.lap()
+            seconds = time.perf_counter() - started
+            held_bytes, peak_bytes = self._meter.read()
+            self._warn(self._watch.decoded(decode_seconds, held_bytes))
+        plan, steps = self._plan, tuple(self._step_seconds)
+        if self._downgrades:  # by several plans, of which none took what was measured
+            plan = self._downgrades[-1].plan
+        elif plan is not None and peak_bytes and not self._warnings:
+            keep_observation(self._pipe, self._job, plan, steps, decode_seconds, peak_bytes, self._limit is not None)
+        self._emit(Finished(seconds, peak_bytes))
+        return Result(
+            frames=frames,
+            job=self._job,
+            plan=plan,
+            device=str(self._device),
+            seconds=seconds,
+            step_seconds=steps,
+            decode_seconds=decode_seconds,
+            peak_bytes=peak_bytes,
+            weights_bytes=self._meter.weights_bytes,
+            rungs=len(self._downgrades),
+            disturbances=tuple(self._warnings),
+        )
+
+    def _enter(self, stack: contextlib.ExitStack, count_tensors: bool) -> Applied | None:
+        """Put the plan, the cap and the hooks of a run on its pipeline, until the stack is closed."""
+        pipe = self._pipe
+        stack.callback(give_back)
+        stack.callback(pipe.maybe_free_model_hooks)  # an error leaves offloaded networks on the GPU
+        applied = None
+        if self._plan is not None:
+            hooks = Hooks(self._check, on_downgrade=self._downgraded, around_step=self._checkpoint.call)
+            applied = stack.enter_context(apply(pipe, self._plan, hooks))
+        cap = None
+        if self._limit is not None:
+            cap = stack.enter_context(capped(detect(self._device), self._limit, self._networks))
+        if self._device.type == "cuda":
+            self._meter = AllocatorMeter(self._networks, self._device)
+        else:
+            self._meter = TensorMeter(self._networks, count_tensors, cap)
+        stack.callback(self._meter.pause)
+        for denoiser in denoisers_of(pipe):
+            stack.callback(denoiser.register_forward_pre_hook(self._before_denoiser).remove)
+        # The decoder's call, not the last step, tells that the frames are made: FreeInit denoises several times over.
+        stack.callback(decoder_of(pipe).register_forward_pre_hook(self._before_decoder).remove)
+        if self._on_event is not None:
+            stack.enter_context(keeping_expected(pipe.scheduler, self._expected))
+        return applied
+
+    def _call(self, applied: Applied | None, arguments: dict) -> tuple[Image.Image, ...]:
+        """Return the pipeline's frames; where memory runs out, call it again from where it was."""
+        at_work = AtWork(self._pipe)
+        while True:
+            self._is_denoising = False
+            try:
+                with keeping_dtype(autoencoder_of(self._pipe)), at_work:
+                    output = self._pipe(
+                        **arguments,
+                        generator=torch.Generator("cpu").manual_seed(self._job.seed),
+                        callback_on_step_end=self._step_done,
+                    )
+                return tuple(output.frames[0])
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Out here the error is gone, and with it all that the call still held.
+            where = at_work.where(self._checkpoint.steps, self._is_decoding)
+            if applied is None:
+                raise OutOfMemory(f"Memory ran out {where}; {ADVICE}, or use a plan.")
+            applied.release(where)
+            self._checkpoint.again()
+            self._meter.resume()
+
+    def _step_done(self, pipe: DiffusionPipeline, index: int, timestep: object, tensors: dict) -> dict:
+        """Count a step, unless it was done before, and tell of it."""
+        seconds, was_done = self._clock.lap(), self._checkpoint.is_behind
+        tensors["latents"] = self._checkpoint.step_done(tensors["latents"])
+        if was_done:
+            return tensors
+        self._step_seconds.append(seconds)
+        total = pipe.num_timesteps
+        latents = self._expected.pop() if self._expected else tensors["latents"]
+        held_bytes, peak_bytes = self._meter.read()
+        self._emit(Step(index, total, seconds, held_bytes, peak_bytes, latents))
+        self._warn(self._watch.step(self._step_seconds, held_bytes))
+        if index == 1:  # what one step leaves for the next is there now: those that follow are alike
+            self._meter.pause()
+        if index >= total - 2:
+            self._meter.resume()
+        return tensors
+
+    def _before_denoiser(self, *_: object) -> None:
+        self._check()
+        if not self._is_denoising:  # what came before is no step
+            self._is_denoising = True
+            self._clock.lap()
+
+    def _before_decoder(self, *_: object) -> None:
+        if not self._is_decoding:
+            self._is_decoding = True
+            self._emit(Decoding())
+        self._check()
+
+    def _check(self) -> None:
+        """Raise Cancelled once the run is to stop."""
+        if self._should_stop is not None and self._should_stop():
+            raise Cancelled("The run was cancelled.")
+
+    def _downgraded(self, downgraded: PlanDowngraded) -> None:
+        self._downgrades.append(downgraded)
+        self._watch.replanned(len(self._step_seconds))
+        self._emit(downgraded)
+
+    def _warn(self, warnings: list[Disturbed]) -> None:
+        self._warnings.extend(warning.sentence for warning in warnings)
+        for warning in warnings:
+            self._emit(warning)
+
+    def _emit(self, event: Event) -> None:
+        if self._on_event is not None:
+            self._on_event(event)

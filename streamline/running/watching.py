@@ -1,4 +1,4 @@
-"""A run keeps an eye on the machine: where a step is far slower than it should be, the likely cause is named."""
+"""Slowdown warnings: where a step is far slower than it should be, the likely cause on this machine is named."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Disturbed:
-    """Something outside a run slows it down, or takes the memory it counts on. sentence: what, for people."""
+    """A slowdown warning: something outside a run slows it down, or takes the memory it counts on.
+
+    sentence: what, for people.
+    """
 
     sentence: str
 
 
 class Watch:
-    """Watches over one run. It looks between steps only, and says every kind of thing once.
+    """Watches over one run. It looks between steps only, and warns of every kind of thing once.
 
     prediction: what the run was to take, if that is known. needed_bytes: what it may hold on the device.
     """
@@ -47,11 +50,11 @@ class Watch:
         self._others = 0  # the last step that tells nothing of those after it: the first of all loads kernels
 
     def replanned(self, index: int) -> None:
-        """A step, or the decoding, is made again by another plan: what was known of the one before no longer holds."""
+        """Forget what was known of the plan before: a step, or the decoding, is made again by another one."""
         self._prediction, self._others = None, index
 
     def step(self, steps: list[float], held_bytes: int) -> list[Disturbed]:
-        """What is to be said after a step. steps: seconds of all until now."""
+        """Return the warnings after a step. steps: seconds of all until now."""
         index, seconds = len(steps) - 1, steps[-1]
         if index == 0:  # by now the driver has loaded the kernels, which is not always told as our own
             self._first = look(self._device, held_bytes)
@@ -64,7 +67,7 @@ class Watch:
         return self._judge(f"Step {index + 1}", seconds, usual, held_bytes)
 
     def decoded(self, seconds: float, held_bytes: int) -> list[Disturbed]:
-        """What is to be said at the end. seconds: of all that came after the steps."""
+        """Return the warnings at the end. seconds: of all that came after the steps."""
         return self._judge("Decoding", seconds, self._predicted("decode"), held_bytes)
 
     def _judge(self, what: str, seconds: float, usual: list[float], held_bytes: int) -> list[Disturbed]:
@@ -88,6 +91,6 @@ class Watch:
         return self._plan is None or self._plan.rehash is None or self._plan.rehash.is_full(index)
 
     def _predicted(self, name: str) -> list[float]:
-        """Seconds of one time of a stage, if they were predicted."""
+        """Return the seconds of one time of a stage, if they were predicted."""
         stages = self._prediction.stages if self._prediction is not None else ()
         return [stage.seconds / stage.count for stage in stages if stage.name == name and stage.count]

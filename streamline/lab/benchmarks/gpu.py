@@ -27,7 +27,7 @@ from ...job import Job
 from ...models.loading import load
 from ...plan import Plan
 from ...planning.tuning import predict
-from ...running.run import Event, Step
+from ...running.events import Event, Step
 from ..recipes.sampling import is_from_image
 from . import paper, results
 from .memory import card_peak

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...cache import digest_of_code
-from ...running.run import Event, Step
+from ...running.events import Event, Step
 from . import results, scoring
 from .cases import Case
 from .field_scores import ClipScore, Videos

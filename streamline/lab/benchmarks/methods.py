@@ -23,8 +23,9 @@ from ...plan import Plan
 from ...planning.tuning import tune
 from ...prediction import BudgetError
 from ...program.casting import FLOAT8
+from ...running.events import Result
 from ...running.naive import run_naive
-from ...running.run import Result, run
+from ...running.run import run
 
 FRAMES_AT_ONCE = 2  # that SVD decodes when tuned by hand, as diffusers' own page on it has it
 

@@ -31,8 +31,3 @@ TABLE_1 = {
     ("animatediff", "naive slicing"): Reported((7.22, 9.92), (19.98, 38.69), 2403.9, 26.63),
     ("animatediff", "streamlined"): Reported((7.51, 11.07), (7.08, 15.15), 784.5, 28.71),
 }
-
-TABLE_2 = {  # Fréchet video distance of DeepCache with as many full steps
-    "svd": 394.0,
-    "animatediff": 840.2,
-}

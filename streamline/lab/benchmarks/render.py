@@ -62,7 +62,6 @@ FVD = Column("FVD", lambda row: _number(row.get("fvd"), ".0f"))
 CLIP = Column("CLIP score", lambda row: _number(row.get("clip_score"), ".2f"))
 JUMP = Column("border jump", lambda row: _number(row["border_jump"], ".2f"))
 
-JUDGED = (FRECHET, AGREED, MOTION, FVD, CLIP)
 
 COLUMNS = {
     "table1": (

@@ -37,11 +37,6 @@ def about(device: str | torch.device) -> dict:
     }
 
 
-def path_of(table: str, model: str = "") -> Path:
-    """Where a result is kept in the repository."""
-    return FOLDER / (f"{table}-{model}.json" if model else f"{table}.json")
-
-
 def save(path: Path, result: dict) -> None:
     """Write a result; a reader sees the old file or the new one, never a part."""
     write_json(path, result, indent=2)

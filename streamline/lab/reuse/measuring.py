@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...applying.apply import apply
+from ...applying.hooks import Hooks
 from ...families.layers.cache_points import CUTS, find_cut
 from ...families.networks import call_arguments
 from ...job import Job
@@ -94,7 +95,7 @@ def final_latents(
 ) -> Tensor:
     """The latents a run ends with, (samples, ...); alike but for prompt, image and seed.
 
-    plan: as for `run`; None runs the pipeline as it is. memory: as for `apply`.
+    plan: as for `run`; None runs the pipeline as it is. memory: runs the steps, as `Hooks.feature_cache`.
     """
     arguments = [call_arguments(pipe, one.job, one.image) for one in batch]
     together = dict(arguments[0])
@@ -110,7 +111,7 @@ def final_latents(
 
     if plan is None and memory is None:
         return call()
-    with apply(pipe, plan or Plan(), memory=memory):
+    with apply(pipe, plan or Plan(), Hooks(feature_cache=memory)):
         return call()
 
 

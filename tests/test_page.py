@@ -14,7 +14,8 @@ from PIL import Image
 
 import streamline
 from streamline import Source
-from ui import charts, panels, words, work
+from ui import charts, estimating, panels, words, work
+from ui.estimating import Target
 from ui.events import Failed, Loading, Noted, PartDone, PartStarted, Stepped
 from ui.fields import PICTURES, budget_text
 from ui.form import read, read_picture
@@ -278,6 +279,19 @@ def test_what_a_run_teaches_changes_the_plans_at_once(lent, monkeypatch, tmp_pat
     assert not after.is_estimate
     assert (before.prediction.tag, after.prediction.tag) == ("modelled", "calibrated")
     assert after.predictions == planner.outlook(SETTINGS).predictions
+
+
+@pytest.mark.parametrize("make", [untrained.animatediff, untrained.svd])
+def test_an_estimate_decodes_as_many_frames_at_a_time_as_the_library_does(make):
+    job = replace(JOB, prompt="", num_frames=4)
+    forecast = streamline.forecast(make(), job)
+    known = estimating.known_of(forecast)
+    for frames in (2, 12, 16, 24, 40):
+        other = replace(job, num_frames=frames)
+        _, estimate = estimating.estimate(known, Target(other, forecast.dtype, forecast.device, forecast.rates))
+        found, wanted = estimate.stage("decode"), forecast.adapted(other).original.stage("decode")
+        assert found.count == wanted.count
+        assert found.activation_bytes == pytest.approx(wanted.activation_bytes, rel=0.25)
 
 
 @pytest.mark.slow

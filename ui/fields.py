@@ -249,7 +249,7 @@ def notes_by_group(notes: Mapping[str, str]) -> dict[str, str]:
 
 
 def label_of(model: Model) -> str:
-    return model.label if model.is_here or model.name == OWN else f"{model.label} (to be downloaded)"
+    return model.label if model.name == OWN or model.is_here else f"{model.label} (to be downloaded)"
 
 
 def about(model: Model) -> str:

@@ -21,8 +21,10 @@ from .errors import (  # noqa: E402
     StreamlineError,
     UnsupportedError,
 )
-from .families.base import Family, Model  # noqa: E402
+from .families.base import Family, Half, Model  # noqa: E402
+from .families.building import job_for  # noqa: E402
 from .families.naming import models  # noqa: E402
+from .fields import COMMON as COMMON_FIELDS  # noqa: E402
 from .fields import Field  # noqa: E402
 from .files import clear_drafts, draft_of  # noqa: E402
 from .hardware.cards import CARDS, emulate  # noqa: E402
@@ -46,7 +48,8 @@ from .prediction import (  # noqa: E402
     Prediction,
     StagePrediction,
 )
-from .registry import register_family  # noqa: E402
+from .registry import families as _families  # noqa: E402
+from .registry import family_of, register_family  # noqa: E402
 from .running.events import Decoding, Finished, Result, Started, Step  # noqa: E402
 from .running.naive import run_naive  # noqa: E402
 from .running.run import run  # noqa: E402
@@ -57,7 +60,9 @@ from .source import Source  # noqa: E402
 
 
 def __getattr__(name: str) -> object:
-    """MODELS: all models with a name, those of families that were registered since among them."""
+    """FAMILIES, and MODELS with a name: all there are, those that were registered since among them."""
+    if name == "FAMILIES":
+        return _families()
     if name == "MODELS":
         return models()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -67,6 +72,8 @@ Tightened = PlanDowngraded  # its name until now, for one version more
 
 __all__ = [
     "CARDS",
+    "COMMON_FIELDS",
+    "FAMILIES",
     "MODELS",
     "Applied",
     "BudgetError",
@@ -82,6 +89,7 @@ __all__ = [
     "Finding",
     "Finished",
     "Forecast",
+    "Half",
     "Hooks",
     "InputError",
     "Job",
@@ -120,9 +128,11 @@ __all__ = [
     "emulate",
     "examine",
     "export",
+    "family_of",
     "forecast",
     "frontier",
     "is_applied",
+    "job_for",
     "load",
     "parse_bytes",
     "place",

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from .errors import ModelError, UnsupportedError
-from .fields import Field
+from .fields import COMMON, Field
 
 ENTRY_POINT = "streamline.families"
 log = logging.getLogger(__name__)
@@ -34,13 +34,20 @@ _state = {"loaded": False}
 def register_family(family: Registered) -> None:
     """Add a family, or put another in the place of one with its name.
 
-    Raises ModelError for a field of its own that another family has otherwise.
+    Raises ModelError for a field of its own whose name, option or short name is taken by another field.
     """
-    others = {field.name: field for name, one in _families.items() if name != family.name for field in one.fields}
+    others = [field for name, one in _families.items() if name != family.name for field in one.fields]
+    taken = {key: field for field in (*COMMON, *others) for key in _keys(field)}
     for field in family.fields:
-        if others.get(field.name, field) != field:
-            raise ModelError(f"Another family that is here has a field {field.name!r} unlike that of {family.name}.")
+        if any(taken.get(key, field) != field for key in _keys(field)):
+            raise ModelError(
+                f"There is a field {field.name!r} unlike that of {family.name}, or one with its option or short name."
+            )
     _families[family.name] = family
+
+
+def _keys(field: Field) -> set[str]:
+    return {field.name, field.short, field.option} - {""}
 
 
 def families() -> tuple[Any, ...]:

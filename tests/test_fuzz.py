@@ -22,7 +22,7 @@ import ui
 from streamline.cli import main
 from streamline.pictures import fit_to
 from ui.fields import PICTURES
-from ui.form import FIELDS, Form, read, read_picture
+from ui.form import read, read_picture
 from ui.models import Pipelines
 from ui.planning import Planner
 from ui.restoring import settings_of
@@ -172,9 +172,9 @@ values = {name: text if isinstance(value, str) else number for name, value in FO
 
 
 @cases(0.36, Phase.shrink)
-@given(st.lists(st.sampled_from(FIELDS).flatmap(lambda name: st.tuples(st.just(name), values[name])), max_size=4))
+@given(st.lists(st.sampled_from([*FORM]).flatmap(lambda name: st.tuples(st.just(name), values[name])), max_size=4))
 def test_form_fields(planner, changes):
-    reading = read(Form(**FORM | dict(changes)), planner.profile, for_run=True)
+    reading = read(FORM | dict(changes), planner.profile, for_run=True)
     assert all(is_sentence(note) for note in reading.notes.values())
     assert reading.settings is not None or reading.notes
     if reading.settings is not None:

@@ -14,10 +14,11 @@ from PIL import Image
 
 import streamline
 from streamline import Source
-from ui import charts, panels, words, work
+from ui import charts, estimating, panels, words, work
+from ui.estimating import Target
 from ui.events import Failed, Loading, Noted, PartDone, PartStarted, Stepped
 from ui.fields import PICTURES, budget_text
-from ui.form import Form, read, read_picture
+from ui.form import read, read_picture
 from ui.gallery import Gallery
 from ui.models import Pipelines, Profile, entries
 from ui.orders import Order, Part, Settings
@@ -28,7 +29,7 @@ from ui.service import MOST_WAITING, Service
 JOB = streamline.Job(height=64, width=64, num_frames=4, num_inference_steps=3, prompt="a cat")
 SETTINGS = Settings("tiny-animatediff", Source("tiny-animatediff"), JOB, budget_bytes=2**30)
 ORDER = Order("generate", SETTINGS, (Part("streamlined", streamline.Plan.uniform(2)),))
-FORM = Form(
+FORM = dict(  # noqa: C408
     model="tiny-animatediff", own="", base="", motion_adapter="", prompt="a cat", negative_prompt="", image=None,
     width=64, height=64, frames=8, steps=25, guidance=3.0, motion=127, fps=8, noise=0.02, seed=2, quality="exact",
     card="", budget="",
@@ -87,13 +88,13 @@ def test_a_good_form_has_no_notes():
     ],
 )
 def test_a_wrong_field_is_a_sentence_of_its_own(changes, field, sentence):
-    reading = read(replace(FORM, **changes), profile, for_run=True)
+    reading = read(FORM | changes, profile, for_run=True)
     assert list(reading.notes) == [field] and sentence in reading.notes[field]
 
 
 @pytest.mark.parametrize("prompt", ["🎈🎈", "ein Käfer", "<script>alert(1)</script>"])
 def test_any_words_will_do(prompt):
-    assert read(replace(FORM, prompt=prompt), profile, for_run=True).is_complete
+    assert read(FORM | {"prompt": prompt}, profile, for_run=True).is_complete
 
 
 def test_pictures_are_read_or_refused_in_a_sentence(tmp_path):
@@ -126,6 +127,21 @@ def test_events_tell_the_whole_run(lent, tmp_path):
     kinds = [type(event) for event in events]
     assert kinds[:2] == [Loading, PartStarted] and kinds[-1] is PartDone
     assert kinds.count(Stepped) == 3 and any(event.preview for event in events if isinstance(event, Stepped))
+
+
+def test_a_receipt_says_what_was_asked_of_its_plan(lent, tmp_path):
+    """Of the original nothing was asked, and of a run of a sweep it is not known."""
+    asked = replace(SETTINGS, quality="balanced", card=" 8GiB ")
+    both = (Part("original", None), *ORDER.parts)
+    for kind, parts, told in (
+        ("generate", ORDER.parts, [("balanced", "8GiB")]),
+        ("compare", both, [(None, None), ("balanced", "8GiB")]),
+        ("sweep", both, [(None, None), (None, None)]),
+    ):
+        events = work.make(Order(kind, asked, parts), str(tmp_path / "stop"), lent)
+        receipts = [event.receipt for event in events if isinstance(event, PartDone)]
+        assert [(one.quality, one.card) for one in receipts] == told
+        assert {one.source for one in receipts} == {SETTINGS.source}
 
 
 def test_every_error_is_a_sentence(lent, tmp_path, monkeypatch):
@@ -265,11 +281,24 @@ def test_what_a_run_teaches_changes_the_plans_at_once(lent, monkeypatch, tmp_pat
     assert after.predictions == planner.outlook(SETTINGS).predictions
 
 
+@pytest.mark.parametrize("make", [untrained.animatediff, untrained.svd])
+def test_an_estimate_decodes_as_many_frames_at_a_time_as_the_library_does(make):
+    job = replace(JOB, prompt="", num_frames=4)
+    forecast = streamline.forecast(make(), job)
+    known = estimating.known_of(forecast)
+    for frames in (2, 12, 16, 24, 40):
+        other = replace(job, num_frames=frames)
+        _, estimate = estimating.estimate(known, Target(other, forecast.dtype, forecast.device, forecast.rates))
+        found, wanted = estimate.stage("decode"), forecast.adapted(other).original.stage("decode")
+        assert found.count == wanted.count
+        assert found.activation_bytes == pytest.approx(wanted.activation_bytes, rel=0.25)
+
+
 @pytest.mark.slow
 def test_what_the_first_estimate_of_a_model_starts_from_is_still_true():
-    job = streamline.Job.from_dict(dict(entries()["animatediff"].defaults))
-    settings = Settings("animatediff", Source("animatediff"), job, budget_bytes=2**33, card="8GiB")
-    planner = Planner(Pipelines(offline=True))
+    planner, source = Planner(Pipelines(offline=True)), Source("animatediff")
+    job = planner.profile(source, entries()["animatediff"]).job
+    settings = Settings("animatediff", source, job, budget_bytes=2**33, card="8GiB")
     estimate, plan = planner.glimpse(settings), planner.outlook(settings)
     told = "python -m ui.seeds brings it up to date"
     assert estimate.least_bytes == pytest.approx(plan.least_bytes, rel=0.25), told

@@ -18,11 +18,11 @@ from streamline.output.receipt import digest
 from streamline.store.fingerprint import fingerprint
 from ui.events import PartDone
 from ui.fields import PICTURES, fill
-from ui.form import Form, read
+from ui.form import read
 from ui.gallery import Gallery
-from ui.models import OWN, entries
+from ui.models import OWN, all_halves, entries
 from ui.orders import QUALITIES, Order, Part, Settings
-from ui.restoring import HALVES, Restored, restore, settings_of
+from ui.restoring import MODEL, Restored, restore, settings_of
 from ui.service import Service
 
 BUNDLED = Path(__file__).parents[1] / "assets" / "models" / "tiny-animatediff"
@@ -61,7 +61,8 @@ def test_a_stranger_gets_every_setting_of_a_video(tmp_path, quality, card):
     settings = replace(SETTINGS, quality=quality, card=card, budget_bytes=PLAN.budget_bytes)
     order = Order("generate", settings, (Part("streamlined", PLAN),))
     result = result_of(PLAN)
-    service = Service(lambda order, stop: iter([PartDone(0, result, receipt_of(result))]), Gallery(tmp_path))
+    receipt = replace(receipt_of(result), quality=quality, card=card or None)  # as ui/work.py has it written
+    service = Service(lambda order, stop: iter([PartDone(0, result, receipt)]), Gallery(tmp_path))
     *_, view = service.follow("ann", service.submit("ann", order))
     video = service.gallery.get("ann", view.run).video
     assert restore(video, service.gallery, "bob", NOTHING, None) == Restored(settings)
@@ -130,8 +131,8 @@ def test_the_halves_of_a_model_may_be_folders_too(tmp_path, folder):
     path = file_of(receipt, tmp_path)
     with pytest.raises(streamline.InputError, match=r"type it under “Image model”"):
         restore(path, Gallery(tmp_path), "ann", NOTHING, None)
-    source = restore(path, Gallery(tmp_path), "ann", Source("", str(folder)), None).settings.source
-    assert source == Source("animatediff", str(folder))
+    source = restore(path, Gallery(tmp_path), "ann", Source("", {"base": str(folder)}), None).settings.source
+    assert source == Source("animatediff", {"base": str(folder)})
 
 
 def test_a_picture_comes_back_where_it_is_known(tmp_path):
@@ -160,7 +161,7 @@ ANYTHING = st.recursive(
     max_leaves=6,
 )  # fmt: skip
 PLACES = [*EXAMPLE, "plan.budget_bytes"]
-PLACES += [f"{part}.{name}" for part, names in (("job", EXAMPLE["job"]), ("folders", HALVES)) for name in names]
+PLACES += [f"job.{name}" for name in EXAMPLE["job"]] + [f"folders.{name}" for name in (MODEL, *all_halves())]
 
 
 @given(st.dictionaries(st.sampled_from(PLACES), ANYTHING, min_size=1, max_size=3))
@@ -179,7 +180,7 @@ def test_any_value_is_refused_or_becomes_what_stands_in_a_field(changes):
     entry = entries()[settings.model]
     assert settings.quality in QUALITIES and settings.source.name and not settings.source.name.startswith(("/", "."))
     filled = fill(settings, entry, profile(settings.source, entry), None)
-    reading = read(Form(**vars(FORM) | filled | {"model": settings.model}), profile)
+    reading = read(FORM | filled | {"model": settings.model}, profile)
     assert reading.notes or reading.settings == replace(
         settings, job=reading.settings.job, source=reading.settings.source
     )

@@ -20,7 +20,6 @@ from streamline import Source
 from streamline.output.receipt import Measured
 from ui import compare_tab, comparing, gallery_tab
 from ui.events import Failed, PartDone, PartStarted, Stepped
-from ui.form import FIELDS
 from ui.gallery import Gallery
 from ui.models import Profile
 from ui.orders import Order, Part, Settings
@@ -35,9 +34,10 @@ STAGE = streamline.StagePrediction("denoise", 1, 1.0, 2**19, 2**19, 0, 0, 0)
 NEEDS = streamline.Prediction((STAGE,), "modelled", 0.1, 0.1)
 COMPARISON = replace(ORDER, kind="compare", parts=(Part("original", None, NEEDS), Part("streamlined", PLAN)))
 SWEEP = replace(ORDER, kind="sweep", parts=(Part("original", None), Part("exact", PLAN), Part("fast", PLAN)))
-FORM = dict.fromkeys(FIELDS, "") | {
+FORM = {
     "model": "tiny-animatediff", "prompt": "a cat", "image": None, "width": 32, "height": 32, "frames": 2, "steps": 1,
-    "guidance": 3.0, "motion": 127, "fps": 8, "noise": 0.02, "seed": 2, "quality": "exact",
+    "guidance": 3.0, "fps": 8, "seed": 2, "quality": "exact", "own": "", "negative_prompt": "",
+    "card": "", "budget": "",
 }  # fmt: skip
 
 
@@ -111,8 +111,8 @@ class Tab:
             sweep=lambda outlook, qualities, points, image: SWEEP,
         )
         with gr.Blocks() as page:
-            browser, inputs = gr.BrowserState(None), [gr.State() for _ in FIELDS]
-            self._open_page = compare_tab.build(Studio(self.service, planner), browser, inputs).open_page
+            browser, fields = gr.BrowserState(None), {name: gr.State() for name in FORM}
+            self._open_page = compare_tab.build(Studio(self.service, planner), browser, fields).open_page
         self._functions = {function.name: function.fn for function in page.fns.values()}
         self.browser, self._seen = NOBODY | {"visitor": "ann"}, ("", -1, -1)
 

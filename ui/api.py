@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import secrets
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 import gradio as gr
 
 import streamline
+from streamline import Source
 
 from . import comparing
+from .fields import component
 from .form import read_picture
-from .models import Source, entries
+from .models import OWN, all_fields, entries
 from .orders import Order, Settings
 from .picture import picture_field
 from .planning import Outlook
@@ -26,21 +30,25 @@ DEVICE = {"concurrency_id": "device", "concurrency_limit": 4}  # the service mak
 def build(studio: Studio) -> None:
     """Add the endpoints to the page that is being built."""
 
-    def settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, card) -> Settings:
+    default, fields = next(iter(entries())), all_fields()
+
+    def settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, card, own=()) -> Settings:
+        """own: values of `fields`; what a model has no use for is refused once it is to be made."""
         entry = entries().get(model)
         if entry is None:
             raise streamline.InputError(f"There is no model {str(model)[:80]!r}; there are {', '.join(entries())}.")
-        source = Source(entry.source)
+        source = Source("" if model == OWN else model)
         profile = studio.planner.profile(source, entry)
         given = {"num_inference_steps": steps, "num_frames": frames, "width": width, "height": height, "seed": seed}
         given = {name: whole(value) for name, value in given.items() if value}
+        given |= {field.name: whole(value) for field, value in zip(fields, own, strict=False) if value is not None}
         if profile.task == "text-to-video":
             given["prompt"] = prompt
         job = replace(profile.job, **given)
         return Settings(model, source, job, quality, streamline.parse_bytes(budget) if budget else None, card)
 
     def plan(
-        model: str = "tiny-animatediff",
+        model: str = default,
         budget: str = "",
         quality: str = "exact",
         emulate: str = "",
@@ -52,7 +60,7 @@ def build(studio: Studio) -> None:
         """What a video will take, and the plan for it, without making it.
 
         Args:
-            model: name of a model: tiny-animatediff, tiny-svd, animatediff, svd, svd-xt or svd-xt-1.1
+            model: name of a model: MODELS
             budget: memory it may use, like 8GiB; empty for what is free
             quality: exact, balanced or fast
             emulate: a card to plan for, by its memory, like 8GiB; empty for what is here
@@ -72,7 +80,7 @@ def build(studio: Studio) -> None:
             for device in streamline.detect_all()
         ]
 
-    def generate(model, prompt, image, budget, quality, emulate, steps, frames, width, height, seed):
+    def generate(model, prompt, image, budget, quality, emulate, steps, frames, width, height, seed, *own):
         """Make a video within a memory budget; returns the MP4, its receipt inside, and the receipt.
 
         Args:
@@ -87,16 +95,17 @@ def build(studio: Studio) -> None:
             width: in pixels, a multiple of 8
             height: in pixels, a multiple of 8
             seed: the same seed makes the same video
+            OWN
         """
         with telling():
-            settings = settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, emulate)
+            settings = settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, emulate, own)
             outlook = studio.planner.outlook(settings)
             owner = secrets.token_urlsafe(18)
             view = yield from make(owner, studio.planner.order(outlook, picture(model, image)), (None, None))
             run = studio.service.gallery.get(owner, view.run)
             yield str(run.video), run.receipt.to_dict()
 
-    def compare(model, prompt, image, budget, quality, emulate, steps, frames, width, height, seed):
+    def compare(model, prompt, image, budget, quality, emulate, steps, frames, width, height, seed, *own):
         """Make a video twice, by the untouched pipeline and streamlined; returns what each took and their likeness.
 
         Args:
@@ -111,9 +120,10 @@ def build(studio: Studio) -> None:
             width: in pixels, a multiple of 8
             height: in pixels, a multiple of 8
             seed: the same seed makes the same video
+            OWN
         """
         with telling():
-            settings = settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, emulate)
+            settings = settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, emulate, own)
             outlook = studio.planner.outlook(settings)
             order = studio.planner.comparison(outlook, picture(model, image))
             view = yield from make(secrets.token_urlsafe(18), order, None)
@@ -135,21 +145,38 @@ def build(studio: Studio) -> None:
     def picture(model: str, image: str | None):
         return read_picture(image) if entries()[model].task == "image-to-video" else None
 
+    *names, last = (name for name in entries() if name != OWN)
+    plan.__doc__ = plan.__doc__.replace("MODELS", f"{', '.join(names)} or {last}")
+    for endpoint in (generate, compare):
+        take(endpoint, fields)
     gr.api(plan, api_name="plan", concurrency_limit=4, concurrency_id="plan")
     gr.api(devices, api_name="devices", concurrency_limit=4)
     with gr.Group(visible=False):
         inputs = [
-            gr.Textbox("tiny-animatediff", label="model"),
+            gr.Textbox(default, label="model"),
             gr.Textbox("", label="prompt"),
             picture_field(None, label="image"),
             gr.Textbox("", label="budget"),
             gr.Textbox("exact", label="quality"),
             gr.Textbox("", label="emulate"),
             *(gr.Number(0, label=name) for name in ("steps", "frames", "width", "height", "seed")),
+            *(component(field, None) for field in fields),
         ]
         video, receipt, compared = gr.Video(label="video"), gr.JSON(label="receipt"), gr.JSON(label="comparison")
         gr.Button("generate").click(generate, inputs, [video, receipt], api_name="generate", **DEVICE)
         gr.Button("compare").click(compare, inputs, compared, api_name="compare", **DEVICE)
+
+
+def take(endpoint: Callable, fields: Sequence[streamline.Field]) -> None:
+    """Have the values that an endpoint takes beyond its named ones called after fields, and described."""
+    signature = inspect.signature(endpoint)
+    named = [one for one in signature.parameters.values() if one.kind is not one.VAR_POSITIONAL]
+    own = [inspect.Parameter(field.short, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for field in fields]
+    endpoint.__signature__ = signature.replace(parameters=[*named, *own])
+    told = [f"{field.short}: {field.help or field.label}; for models that have it" for field in fields]
+    endpoint.__doc__ = re.sub(
+        r"( *)OWN\n", lambda place: "".join(f"{place[1]}{line}\n" for line in told), endpoint.__doc__
+    )
 
 
 def whole(number: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -12,7 +12,7 @@ import streamline
 
 from . import comparing, panels, words
 from .comparing import Comparisons
-from .form import FIELDS, Form, read
+from .form import read
 from .generate_tab import TICK_SECONDS
 from .looking import QUICK
 from .models import entries
@@ -35,9 +35,9 @@ class CompareTab:
     about: gr.HTML
 
 
-def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
-    """Lay the tab out and connect it. inputs: the fields of the Generate tab."""
-    comparisons = Comparisons()
+def build(studio: Studio, browser: gr.BrowserState, fields: Mapping[str, gr.components.Component]) -> CompareTab:
+    """Lay the tab out and connect it. fields: of the Generate tab, by their names in a `Form`."""
+    comparisons, inputs = Comparisons(), [*fields.values()]
     seen = gr.State(NOTHING_SEEN)
     about = html("", elem_id="compare-about")
     with gr.Row():
@@ -63,7 +63,7 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
 
     def start_order(make_order, browser, values):
         browser = known(browser)
-        reading = read(Form(**dict(zip(FIELDS, values, strict=True))), studio.planner.profile, for_run=True)
+        reading = read(dict(zip(fields, values, strict=True)), studio.planner.profile, for_run=True)
         if not reading.is_complete:
             return {trouble: panels.note(next(iter(reading.notes.values())))}
         said = ""
@@ -138,7 +138,7 @@ def build(studio: Studio, browser: gr.BrowserState, inputs: list) -> CompareTab:
 
     def describe(*values):
         """What will be compared, in a sentence."""
-        reading = read(Form(**dict(zip(FIELDS, values, strict=True))), studio.planner.profile)
+        reading = read(dict(zip(fields, values, strict=True)), studio.planner.profile)
         if reading.settings is None:
             return '<p class="muted">The settings in the Generate tab need mending first.</p>'
         return summary(reading.settings)

@@ -7,7 +7,6 @@ tenth for memory near the known job, and only ever shown until the plan itself i
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 
 import streamline
 
-CHUNK = 16  # frames that the decoders of text-to-video models take at a time
+LONG = 1024  # frames, more than any decoder takes at a time
 SEEDS = Path(__file__).parent / "static" / "estimates.json"
 
 
@@ -24,18 +23,15 @@ class Known:
     """Plans of one job that are known: guidance and prediction of each, the fastest first, the original last.
 
     kind: of the device; how long small models take does not carry over from one kind to another.
+    at_once: frames that are decoded at a time; 0 for all.
     """
 
     job: streamline.Job
     kind: str
-    dtype: str
+    dtype: torch.dtype
     rates: streamline.Rates
     plans: tuple[tuple[str, streamline.Prediction], ...]
-
-    def distance(self, job: streamline.Job) -> float:
-        """How far a job is from this one; the nearest known job is estimated from."""
-        pairs = ((_pixels(self.job), _pixels(job)), (self.job.num_frames, job.num_frames))
-        return sum(abs(math.log(one / other)) for one, other in pairs)
+    at_once: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Target:
     """What is to be estimated, and where it will run."""
 
     job: streamline.Job
-    dtype: str
+    dtype: torch.dtype
     device: streamline.Device
     rates: streamline.Rates
 
@@ -59,14 +55,13 @@ def estimate(known: Known, target: Target) -> tuple[tuple[streamline.Prediction,
 
 
 def _scaled(known: Known, target: Target, guidance: str, prediction: streamline.Prediction) -> streamline.Prediction:
-    size = _itemsize(target.dtype) / _itemsize(known.dtype)
-    speed = known.rates.flops_of(getattr(torch, known.dtype)) / target.rates.flops_of(getattr(torch, target.dtype))
+    size = target.dtype.itemsize / known.dtype.itemsize
+    speed = known.rates.flops_of(known.dtype) / target.rates.flops_of(target.dtype)
     is_cpu = target.device.kind == "cpu"
     everything = max(stage.weights_bytes for _, one in known.plans for stage in one.stages)
-    is_chunked = any(stage.name == "encode text" for stage in prediction.stages)
     stages = []
     for stage in prediction.stages:
-        memory, seconds, count = _factors(known.job, target.job, guidance, stage, is_chunked)
+        memory, seconds, count = _factors(known, target.job, guidance, stage)
         stages.append(
             replace(
                 stage,
@@ -83,24 +78,24 @@ def _scaled(known: Known, target: Target, guidance: str, prediction: streamline.
 
 
 def _factors(
-    known: streamline.Job, job: streamline.Job, guidance: str, stage: streamline.StagePrediction, is_chunked: bool
+    known: Known, job: streamline.Job, guidance: str, stage: streamline.StagePrediction
 ) -> tuple[float, float, int]:
     """Of a stage's memory and of its seconds, and how often it runs."""
-    pixels, frames = _pixels(job) / _pixels(known), job.num_frames / known.num_frames
+    before = known.job
+    pixels, frames = _pixels(job) / _pixels(before), job.num_frames / before.num_frames
     name = stage.name.split(",")[0]
     if name == "denoise":
-        batch = _batch(job) / _batch(known)
-        steps = job.num_inference_steps / known.num_inference_steps
+        batch = _batch(job) / _batch(before)
+        steps = job.num_inference_steps / before.num_inference_steps
         count = max(1, round(stage.count * steps))
         return pixels * frames * (batch if guidance == "together" else 1), pixels * frames * batch * steps, count
     if name == "decode":
-        if not is_chunked:
-            return pixels * frames, pixels * frames, 1
-        chunk = min(job.num_frames, CHUNK) / min(known.num_frames, CHUNK)
-        return pixels * chunk, pixels * frames, -(-job.num_frames // CHUNK)
+        most = known.at_once or LONG
+        at_once = min(job.num_frames, most) / min(before.num_frames, most)
+        return pixels * at_once, pixels * frames, -(-job.num_frames // most)
     if name == "export":
         return pixels * frames, pixels * frames, 1
-    return (pixels, pixels, 1) if name == "encode frame" else (1, 1, 1)
+    return pixels, pixels, 1
 
 
 def _pixels(job: streamline.Job) -> int:
@@ -111,14 +106,19 @@ def _batch(job: streamline.Job) -> int:
     return 2 if job.is_guided else 1
 
 
-def _itemsize(dtype: str) -> int:
-    return getattr(torch, dtype).itemsize
-
-
-def known_of(forecast: streamline.Forecast, job: streamline.Job, dtype: str, rates: streamline.Rates) -> Known:
+def known_of(forecast: streamline.Forecast) -> Known:
     """What a forecast knows."""
     plans = [(one.plan.guidance, one.prediction) for one in forecast.candidates]
-    return Known(job, forecast.place.device.kind, dtype, rates, (*plans, ("together", forecast.original)))
+    long = forecast.adapted(replace(forecast.job, num_frames=LONG)).original
+    times = max((stage.count for stage in long.stages if stage.name == "decode"), default=1)
+    return Known(
+        forecast.job,
+        forecast.device.kind,
+        forecast.dtype,
+        forecast.rates,
+        (*plans, ("together", forecast.original)),
+        at_once=-(-LONG // times) if times > 1 else 0,
+    )
 
 
 def seeds() -> dict[str, list[Known]]:
@@ -131,7 +131,8 @@ def _seed(data: dict) -> Known:
     return Known(
         streamline.Job.from_dict(data["job"]),
         data["kind"],
-        data["dtype"],
+        getattr(torch, data["dtype"]),
         streamline.Rates.from_dict(data["rates"]),
         tuple((guidance, streamline.Prediction.from_dict(prediction)) for guidance, prediction in data["plans"]),
+        data["at_once"],
     )

@@ -10,10 +10,11 @@ from pathlib import Path
 import gradio as gr
 
 import streamline
+from streamline import Model
 
 from . import words
-from .form import EMULATED, FIELDS
-from .models import OWN, Entry, Profile, entries
+from .form import EMULATED, Form
+from .models import OWN, Profile, all_fields, all_halves, entries, family_of, halves_of
 from .orders import Settings
 from .picture import picture_field
 from .style import html, read
@@ -31,86 +32,125 @@ QUALITY_CHOICES = (
     ("Fast: fastest, less close", "fast"),
 )
 FREE_SIZE = "Another size"
-GROUPS = {
-    "model": ("model",),
-    "prompt": ("prompt",),
-    "image": ("image",),
-    "shape": ("width", "height", "frames", "steps"),
-    "seed": ("seed",),
-    "more": ("guidance", "motion", "fps", "noise"),
-    "budget": ("budget", "quality"),
-}
+GROUPS = {"width": "shape", "height": "shape", "frames": "shape", "steps": "shape", "quality": "budget"}
+ALONE = ("model", "prompt", "image", "seed", "budget")
+COMMON = {field.short: field for field in streamline.COMMON_FIELDS}
 
 
 @dataclass(frozen=True)
 class Fields:
-    """All fields by their names in `form.FIELDS`, and what belongs to them.
+    """All fields by their names in a `Form`, and what belongs to them.
 
+    own_fields: of jobs of some families only. halves: what of some models may be taken from elsewhere. Both by name.
     notes: below each group of fields. slider: of the budget; the text beside it is the field itself.
     """
 
     by_name: dict[str, gr.components.Component]
+    own_fields: dict[str, gr.components.Component]
+    own_row: gr.Row
+    halves: dict[str, gr.Textbox]
+    halves_box: gr.Column
+    halves_title: gr.Accordion
     notes: dict[str, gr.HTML]
     slider: gr.HTML
     budget_hint: gr.HTML
     size: gr.Dropdown
     text_input: gr.Column
     image_input: gr.Column
-    halves: gr.Column
     folder: gr.Column
-    motion_input: gr.Row
     free_size: gr.Row
     keep_seed: gr.Checkbox
 
     @property
     def inputs(self) -> list[gr.components.Component]:
-        """In the order of `form.FIELDS`."""
-        return [self.by_name[name] for name in FIELDS]
+        return [*self.by_name.values()]
+
+    def form(self, values: Sequence) -> Form:
+        """The form whose `inputs` have some values."""
+        return dict(zip(self.by_name, values, strict=True))
 
     @property
     def shape(self) -> list:
         """What `follow_model` sets."""
-        names = ("width", "height", "frames", "steps", "guidance", "fps", "budget")
-        return [
-            *(self.by_name[name] for name in names),
-            self.size,
-            self.text_input,
-            self.image_input,
-            self.halves,
-            self.folder,
-            self.motion_input,
-            self.by_name["model"],
-        ]
+        names = ("width", "height", "frames", "steps", "guidance", "fps", "budget", "model")
+        inside = [*self.own_fields.values(), self.own_row, *self.halves.values(), self.halves_box, self.halves_title]
+        outside = [self.size, self.text_input, self.image_input, self.folder]
+        return [*(self.by_name[name] for name in names), *inside, *outside]
+
+    def follow_model(self, model: Model, profile: Profile) -> dict:
+        """What a model is made for, by component."""
+        job = profile.job
+        presets = sizes_of(model)
+        label = size_label((job.width, job.height))
+        if label not in presets:
+            presets = [label, *presets]
+        numbers = {name: getattr(job, COMMON[name].name) for name in ("width", "height", "frames", "steps", "fps")}
+        shown = {
+            self.by_name["guidance"]: job.guidance_scale,
+            self.by_name["budget"]: "",
+            self.size: gr.update(choices=presets, value=label),
+            **{self.by_name[name]: number for name, number in numbers.items()},
+        }
+        own = {self.own_fields[field.short]: gr.update(visible=True, value=getattr(job, field.name))
+               for field in profile.fields if field.short in self.own_fields}  # fmt: skip
+        return shown | self._follow(model, profile.task, profile.fields) | own
+
+    def follow_unknown(self, model: Model) -> dict:
+        """What can be said of a model that cannot be had, by component."""
+        family = family_of(model)
+        return self._follow(model, model.task or "text-to-video", () if family is None else family.fields)
+
+    def _follow(self, model: Model, task: str, own: Sequence[streamline.Field]) -> dict:
+        is_text, names, halves = task == "text-to-video", [field.short for field in own], halves_of(model)
+        shown = {
+            self.text_input: is_text,
+            self.image_input: not is_text,
+            self.folder: model.name == OWN,
+            self.own_row: bool(names),
+            self.halves_box: bool(halves),
+            **{field: name in names for name, field in self.own_fields.items()},
+            **{field: name in [half.name for half in halves] for name, field in self.halves.items()},
+        }
+        return {component: gr.update(visible=is_shown) for component, is_shown in shown.items()} | {
+            self.by_name["model"]: gr.update(info=about(model)),
+            self.halves_title: gr.update(label=f"Other halves for {model.label}"),
+        }
 
 
 def build(card: str = "") -> Fields:
     """Lay the fields out, in whatever column this is called. card: emulated from the beginning."""
     offers = entries()
     first = next(iter(offers.values()))
+    suited = {"num_frames": 8, "guidance_scale": None, "fps": 8} | dict(first.job)  # its files are not opened for this
     notes: dict[str, gr.HTML] = {}
 
     def note(name: str) -> None:
         notes[name] = html("", elem_classes="note", elem_id=f"note-{name}")
 
+    def field(name: str, value: object, **options: object) -> gr.components.Component:
+        return component(COMMON[name], value, **options)
+
     with gr.Group():
         model = gr.Dropdown(
-            [(label_of(entry), name) for name, entry in offers.items()],
+            [(label_of(model), name) for name, model in offers.items()],
             value=first.name,
             label="Model",
-            info=first.about,
+            info=about(first),
             elem_id="model",
         )
     note("model")
     with gr.Column(visible=False) as folder:
         own = gr.Textbox("", label="Folder or hub id", placeholder="/models/my-video-model, or organisation/name")
-    with gr.Column(visible=False) as halves, gr.Accordion("Other halves for AnimateDiff", open=False):
-        base = gr.Textbox("", label="Image model", placeholder="stable-diffusion-v1-5/stable-diffusion-v1-5")
-        motion_adapter = gr.Textbox("", label="Motion adapter", placeholder="guoyww/animatediff-motion-adapter-v1-5-3")
-    with gr.Column(visible=True) as text_input:
-        prompt = gr.Textbox(PROMPTS[0], label="What should it show?", lines=2, max_lines=5, elem_id="prompt")
+    with gr.Column(visible=False) as halves_box, gr.Accordion("Other halves", open=False) as halves_title:
+        halves = {
+            name: gr.Textbox("", label=half.label, placeholder=half.placeholder) for name, half in all_halves().items()
+        }
+    is_text = first.task == "text-to-video"
+    with gr.Column(visible=is_text) as text_input:
+        prompt = field("prompt", PROMPTS[0], lines=2, max_lines=5, elem_id="prompt")
         note("prompt")
         gr.Examples([[text] for text in PROMPTS], prompt, label="Try one of these")
-    with gr.Column(visible=False) as image_input:
+    with gr.Column(visible=not is_text) as image_input:
         image = picture_field(
             PICTURES[0],
             label="Picture to start from",
@@ -123,27 +163,24 @@ def build(card: str = "") -> Fields:
     with gr.Group():
         with gr.Row():
             size = gr.Dropdown(sizes_of(first), value=size_label(first.sizes[0]), label="Size", min_width=150)
-            frames = gr.Number(8, label="Frames", min_width=90, elem_id="frames")
-            steps = gr.Number(25, label="Steps", info="more: finer, slower", min_width=90, elem_id="steps")
+            frames = field("frames", suited["num_frames"], min_width=90, elem_id="frames")
+            steps = field("steps", COMMON["steps"].default, min_width=90, elem_id="steps")
         with gr.Row(visible=False) as free_size:
-            width = gr.Number(first.sizes[0][0], label="Width in pixels", min_width=120, elem_id="width")
-            height = gr.Number(first.sizes[0][1], label="Height in pixels", min_width=120, elem_id="height")
+            width = field("width", first.sizes[0][0], min_width=120, elem_id="width")
+            height = field("height", first.sizes[0][1], min_width=120, elem_id="height")
     note("shape")
     with gr.Row(elem_classes="seedrow", equal_height=True):
-        seed = gr.Number(
-            2, label="Seed", info="the same seed makes the same video", min_width=130, scale=3, elem_id="seed"
-        )
+        seed = field("seed", 2, min_width=130, scale=3, elem_id="seed")
         keep_seed = gr.Checkbox(True, label="Keep it", min_width=90, scale=1, elem_id="keep-seed")
         dice = gr.Button("Roll dice", min_width=90, scale=1, elem_id="dice")
     note("seed")
     with gr.Accordion("More settings", open=False, elem_id="more"):
-        negative_prompt = gr.Textbox("", label="What should it not show?")
+        negative_prompt = field("negative_prompt", "")
         with gr.Row():
-            guidance = gr.Number(3.0, label="Guidance", info="how closely to follow", min_width=110)
-            fps = gr.Number(8, label="Frames a second", min_width=110)
-        with gr.Row(visible=False) as motion_input:
-            motion = gr.Number(127, label="Motion", info="0 still, 255 lively", min_width=110)
-            noise = gr.Number(0.02, label="Freedom", info="noise on the picture", min_width=110)
+            guidance = field("guidance", suited["guidance_scale"], min_width=110)
+            fps = field("fps", suited["fps"], min_width=110)
+        with gr.Row(visible=False) as own_row:
+            own_fields = {one.short: component(one, one.default, min_width=110) for one in all_fields()}
     note("more")
     with gr.Group(elem_id="memory"):
         slider = html("", js_on_load=read("budget.js"), padding=True, elem_id="budget-slider")
@@ -160,15 +197,20 @@ def build(card: str = "") -> Fields:
             elem_id="card",
         )
     by_name = {
-        "model": model, "own": own, "base": base, "motion_adapter": motion_adapter, "prompt": prompt,
-        "negative_prompt": negative_prompt, "image": image, "width": width, "height": height, "frames": frames,
-        "steps": steps, "guidance": guidance, "motion": motion, "fps": fps, "noise": noise, "seed": seed,
-        "quality": quality, "card": card_field, "budget": budget,
+        "model": model, "own": own, "prompt": prompt, "negative_prompt": negative_prompt, "image": image,
+        "width": width, "height": height, "frames": frames, "steps": steps, "guidance": guidance, "fps": fps,
+        "seed": seed, "quality": quality, "card": card_field, "budget": budget,
     }  # fmt: skip
-    fields = Fields(by_name, notes, slider, budget_hint, size, text_input, image_input, halves, folder, motion_input,
-                    free_size, keep_seed)  # fmt: skip
+    fields = Fields(by_name | own_fields | halves, own_fields, own_row, halves, halves_box, halves_title, notes, slider,
+                    budget_hint, size, text_input, image_input, folder, free_size, keep_seed)  # fmt: skip
     dice.click(lambda: random.randrange(2**32), None, seed, api_visibility="private", show_progress="hidden")
     return fields
+
+
+def component(field: streamline.Field, value: object, **options: object) -> gr.components.Component:
+    """A field of a job as it stands on the page."""
+    kind = gr.Textbox if field.kind is str else gr.Number
+    return kind(value, label=field.label, info=field.info or None, **options)
 
 
 def follow_size(label: str) -> tuple:
@@ -179,91 +221,44 @@ def follow_size(label: str) -> tuple:
     return width, height, gr.update(visible=False)
 
 
-def follow_model(entry: Entry, profile: Profile) -> list:
-    """What a model is made for, in the order of `Fields.shape`."""
-    job = profile.job
-    is_text = profile.task == "text-to-video"
-    presets = sizes_of(entry)
-    label = size_label((job.width, job.height))
-    if label not in presets:
-        presets = [label, *presets]
-    return [
-        job.width,
-        job.height,
-        job.num_frames,
-        job.num_inference_steps,
-        job.guidance_scale if job.guidance_scale is not None else 7.5,
-        job.fps,
-        "",
-        gr.update(choices=presets, value=label),
-        gr.update(visible=is_text),
-        gr.update(visible=not is_text),
-        gr.update(visible=entry.name == "animatediff"),
-        gr.update(visible=entry.name == OWN),
-        gr.update(visible=not is_text),
-        gr.update(info=entry.about),
-    ]
-
-
-def follow_unknown(entry: Entry) -> list:
-    """What can be said of a model that cannot be had, in the order of `Fields.shape`."""
-    is_image = entry.task == "image-to-video"
-    return [
-        *[gr.skip()] * 8,
-        gr.update(visible=not is_image),
-        gr.update(visible=is_image),
-        gr.update(visible=entry.name == "animatediff"),
-        gr.update(visible=entry.name == OWN),
-        gr.update(visible=is_image),
-        gr.update(info=entry.about),
-    ]
-
-
-def fill(settings: Settings, entry: Entry, profile: Profile, image: str | None) -> dict[str, object]:
+def fill(settings: Settings, model: Model, profile: Profile, image: str | None) -> dict[str, object]:
     """Values by field that make the fields say these settings."""
-    job = settings.job
-    is_text = profile.task == "text-to-video"
-    values: dict[str, object] = {
-        "model": gr.update(value=settings.model, info=entry.about),
-        "own": settings.source.name if settings.model == OWN else "",
-        "base": settings.source.base,
-        "motion_adapter": settings.source.motion_adapter,
-        "negative_prompt": job.negative_prompt,
-        "width": job.width,
-        "height": job.height,
-        "frames": job.num_frames,
-        "steps": job.num_inference_steps,
-        "guidance": job.guidance_scale,
-        "motion": job.motion_bucket_id,
-        "fps": job.fps,
-        "noise": job.noise_aug_strength,
-        "seed": job.seed,
+    job, source = settings.job, settings.source
+    values = {field.short: getattr(job, field.name) for field in (*streamline.COMMON_FIELDS, *profile.fields)}
+    values |= {half: source.part(half) or "" for half in all_halves()}
+    values |= {
+        "model": gr.update(value=settings.model, info=about(model)),
+        "own": source.name if settings.model == OWN else "",
         "quality": settings.quality,
         "card": settings.card,
         "budget": str(settings.budget_bytes or ""),
     }
-    if is_text:
-        values["prompt"] = job.prompt
-    elif image is not None:
-        values["image"] = image
+    if profile.task != "text-to-video":
+        del values["prompt"]
+        values |= {} if image is None else {"image": image}
     return values
 
 
 def notes_by_group(notes: Mapping[str, str]) -> dict[str, str]:
     """For every group of fields the first sentence about one of them."""
-    return {
-        group: next(notes[name] for name in names if name in notes)
-        for group, names in GROUPS.items()
-        if any(name in notes for name in names)
-    }
+    found: dict[str, str] = {}
+    for name, sentence in notes.items():
+        group = name if name in ALONE else GROUPS.get(name, "more")
+        found.setdefault(group, sentence)
+    return found
 
 
-def label_of(entry: Entry) -> str:
-    return entry.label if entry.is_here else f"{entry.label} (to be downloaded)"
+def label_of(model: Model) -> str:
+    return model.label if model.name == OWN or model.is_here else f"{model.label} (to be downloaded)"
 
 
-def sizes_of(entry: Entry) -> list[str]:
-    return [*map(size_label, entry.sizes), FREE_SIZE]
+def about(model: Model) -> str:
+    """What stands below the list of models."""
+    return model.about[:1].upper() + model.about[1:]
+
+
+def sizes_of(model: Model) -> list[str]:
+    return [*map(size_label, model.sizes), FREE_SIZE]
 
 
 def size_label(size: Sequence[int]) -> str:

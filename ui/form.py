@@ -5,56 +5,28 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
 
 import streamline
+from streamline import Model, Source
 
-from .models import OWN, Entry, Profile, Source, entries
+from .models import OWN, Profile, all_halves, entries, halves_of
 from .orders import QUALITIES, Settings
 
 LONGEST_PROMPT = 2000  # characters; models read about the first 60 words
 SMALLEST_PICTURE = 16  # pixels of a side
 MOST_PIXELS = 64_000_000
 EMULATED = ("4GiB", "6GiB", "8GiB", "12GiB", "16GiB", "24GiB")
-WHOLE = ("width", "height", "frames", "steps", "seed", "motion", "fps")
-NAMES = {
-    "frames": "num_frames",
-    "steps": "num_inference_steps",
-    "guidance": "guidance_scale",
-    "motion": "motion_bucket_id",
-    "noise": "noise_aug_strength",
-}
+NEEDED = ("width", "height", "frames", "steps", "seed")  # numbers; others are as they suit the model where left out
+TEXTS = ("prompt", "negative_prompt")  # of models that start from text, which others do not read
 
-
-@dataclass(frozen=True)
-class Form:
-    """The fields as they were filled in; numbers may be missing or make no sense. image: path of an uploaded file."""
-
-    model: str
-    own: str
-    base: str
-    motion_adapter: str
-    prompt: str
-    negative_prompt: str
-    image: str | None
-    width: float | None
-    height: float | None
-    frames: float | None
-    steps: float | None
-    guidance: float | None
-    motion: float | None
-    fps: float | None
-    noise: float | None
-    seed: float | None
-    quality: str
-    card: str
-    budget: str
-
-
-FIELDS = tuple(one.name for one in fields(Form))
+# The fields as they were filled in, by name: a job's by their short names, those of all families among them, halves of
+# models by theirs, and beside them model, own (a folder or hub id), image (the path of an uploaded file), quality, card
+# and budget. Numbers may be missing or make no sense.
+Form = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -70,42 +42,41 @@ class Reading:
         return self.settings is not None and not self.notes
 
 
-ProfileOf = Callable[[Source, Entry], Profile]
+ProfileOf = Callable[[Source, Model], Profile]
 
 
 def read(form: Form, profile_of: ProfileOf, for_run: bool = False) -> Reading:
     """What a form asks for. for_run: what it is made from matters too, and is read."""
     notes: dict[str, str] = {}
-    entry = entries().get(form.model)
-    if entry is None:
+    model = entries().get(form["model"])
+    if model is None:
         return Reading(None, {"model": "Choose a model."})
-    source = source_of(form, entry)
+    source = source_of(form, model)
     if not source.name:
         return Reading(None, {"model": "Type a folder or a hub id, like organisation/name."})
     try:
-        profile = profile_of(source, entry)
+        profile = profile_of(source, model)
     except streamline.StreamlineError as error:
         return Reading(None, {"model": str(error)})
-    task = profile.task
-    job = _job(form, profile.job, task, notes)
-    if form.quality not in QUALITIES:
-        notes["quality"] = f"The quality is one of {', '.join(QUALITIES)}."
+    job = _job(form, profile, notes)
     budget = _budget(form, notes)
+    if form["quality"] not in QUALITIES:
+        notes["quality"] = f"The quality is one of {', '.join(QUALITIES)}."
     settings = None
     if not notes:
-        settings = Settings(form.model, source, job, form.quality, budget, form.card)
+        settings = Settings(model.name, source, job, form["quality"], budget, form["card"])
     image = None
-    if task == "text-to-video":
-        if len(form.prompt) > LONGEST_PROMPT:
+    if profile.task == "text-to-video":
+        if len(form["prompt"]) > LONGEST_PROMPT:
             notes["prompt"] = (
-                f"The prompt has {len(form.prompt):,} characters; models read about the first 60 words. "
+                f"The prompt has {len(form['prompt']):,} characters; models read about the first 60 words. "
                 f"Shorten it to {LONGEST_PROMPT:,} characters."
             )
-        elif for_run and not form.prompt.strip():
+        elif for_run and not form["prompt"].strip():
             notes["prompt"] = "Write what the video should show."
-    elif form.image is not None or for_run:
+    elif form["image"] is not None or for_run:
         try:
-            image = read_picture(form.image)
+            image = read_picture(form["image"])
         except streamline.InputError as error:
             notes["image"] = str(error)
     return Reading(settings, notes, image)
@@ -142,50 +113,44 @@ def read_picture(path: str | None) -> Image.Image:
     return opened
 
 
-def source_of(form: Form, entry: Entry) -> Source:
+def source_of(form: Form, model: Model) -> Source:
     """What is to be loaded."""
-    if entry.name == OWN:
-        return Source(form.own.strip(), form.base.strip(), form.motion_adapter.strip())
-    if entry.name == "animatediff":
-        return Source(entry.source, form.base.strip(), form.motion_adapter.strip())
-    return Source(entry.source)
+    halves = all_halves() if model.name == OWN else [half.name for half in halves_of(model)]
+    name = form["own"].strip() if model.name == OWN else model.name
+    return Source(name, {half: form.get(half, "").strip() for half in halves})
 
 
-def _job(form: Form, base: streamline.Job, task: str, notes: dict[str, str]) -> streamline.Job:
+def _job(form: Form, profile: Profile, notes: dict[str, str]) -> streamline.Job:
     """The job, field by field, so that each mistake is told at its own field."""
     given: dict[str, object] = {}
-    skipped = {"motion", "noise"} if task == "text-to-video" else set()
-    for name in ("width", "height", "frames", "steps", "guidance", "motion", "fps", "noise", "seed"):
-        value = getattr(form, name)
-        if name in skipped or (value is None and name in ("guidance", "motion", "noise", "fps")):
+    for one in (*streamline.COMMON_FIELDS, *profile.fields):
+        value = form.get(one.short)
+        if one.short in TEXTS and profile.task != "text-to-video":
             continue
         if value is None:
-            notes[name] = "Fill in a number."
+            if one.short in NEEDED:
+                notes[one.short] = "Fill in a number."
             continue
-        if name in WHOLE and isinstance(value, float) and math.isfinite(value) and value == int(value):
+        if one.kind is int and isinstance(value, float) and math.isfinite(value) and value == int(value):
             value = int(value)
-        given[NAMES.get(name, name)] = value
         try:
-            replace(base, **{NAMES.get(name, name): value})
+            one.check(value)
+            given[one.name] = value
         except streamline.InputError as error:
-            notes[name] = str(error)
-            del given[NAMES.get(name, name)]
-    texts = {}
-    if task == "text-to-video":
-        texts = {"prompt": form.prompt, "negative_prompt": form.negative_prompt}
-    return replace(base, **given, **texts)
+            notes[one.short] = str(error)
+    return replace(profile.job, **given)
 
 
 def _budget(form: Form, notes: dict[str, str]) -> int | None:
-    if form.card:
+    if form["card"]:
         try:
-            streamline.emulate(form.card)
+            streamline.emulate(form["card"])
         except streamline.StreamlineError as error:
             notes["budget"] = str(error)
-    if not form.budget.strip():
+    if not form["budget"].strip():
         return None
     try:
-        return streamline.parse_bytes(form.budget)
+        return streamline.parse_bytes(form["budget"])
     except streamline.InputError as error:
         notes["budget"] = str(error)
         return None

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import gradio as gr
 
 import streamline
+from streamline import Source
 
 from . import download as downloads
 from . import fields as field_list
 from . import panels
 from .fields import Fields
-from .form import FIELDS, Form, Reading, source_of
+from .form import Reading, source_of
 from .gallery import Run
 from .looking import PLANNING, QUICK, Looking
-from .models import Source, entries
+from .models import entries
 from .restoring import Restored, restore
 from .state import Studio, known, watch_other, watched
 from .style import html
@@ -84,13 +85,13 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
 
     def choose_model(*values):
         """Set the fields to what the model is made for."""
-        form = Form(**dict(zip(FIELDS, values, strict=True)))
-        entry = entries()[form.model]
+        form = fields.form(values)
+        model = entries()[form["model"]]
         try:
-            profile = studio.planner.profile(source_of(form, entry), entry)
+            profile = studio.planner.profile(source_of(form, model), model)
         except streamline.StreamlineError:
-            return field_list.follow_unknown(entry) + looking.said(looking.read(values))
-        return field_list.follow_model(entry, profile) + looking.said(Reading(None))
+            return fields.follow_unknown(model) | looking.said(looking.read(values))
+        return fields.follow_model(model, profile) | looking.said(Reading(None))
 
     def start_order(keep_seed, browser, *values):
         """Put the video into the queue; what is wrong is told next to its field."""
@@ -105,7 +106,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
                 browser["generate"] = studio.service.submit(browser["visitor"], order, alone=True)
             except streamline.StreamlineError as error:
                 trouble["budget"], is_refused = str(error), True
-        answer = dict(zip(notes, looking.said(Reading(None, trouble)), strict=True))
+        answer = looking.said(Reading(None, trouble))
         if trouble and not is_refused:
             return answer
         view = watch_other(studio, browser, "generate") if is_refused else watched(studio, browser, "generate")
@@ -185,11 +186,9 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
     followed = [stage, progress, live, result, video, stop, receipt_box, receipt, *download.outputs]
     budget = fields.by_name["budget"]
 
-    typed = [
-        fields.by_name[name].input
-        for name in ("frames", "steps", "width", "height", "guidance", "motion", "fps", "noise", "seed", "quality",
-                     "prompt", "negative_prompt")
-    ] + [fields.by_name["image"].change, fields.by_name["budget"].submit, fields.by_name["budget"].blur]  # fmt: skip
+    plain = ("frames", "steps", "width", "height", "guidance", "fps", "seed", "quality", "prompt", "negative_prompt")
+    typed = [field.input for field in (*(fields.by_name[name] for name in plain), *fields.own_fields.values())]
+    typed += [fields.by_name["image"].change, budget.submit, budget.blur]
     looking.on(typed)
     sides = [fields.by_name["width"], fields.by_name["height"], fields.free_size]
     looking.after(fields.size.input(field_list.follow_size, fields.size, sides, **QUICK))
@@ -197,9 +196,8 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
     looking.after(fields.slider.input(slide, None, budget, **QUICK))
     mended = [budget, fields.size, *(fields.by_name[name] for name in ("frames", "width", "height", "quality"))]
     looking.after(outlook_panel.click(remedy, [budget, fields.by_name["model"]], mended, **QUICK))
-    for name in ("model", "own", "base", "motion_adapter"):
-        field = fields.by_name[name]
-        event = field.input if name == "model" else field.submit
+    named = [fields.by_name["model"].input, fields.by_name["own"].submit]
+    for event in [*named, *(half.submit for half in fields.halves.values())]:
         looking.after(event(choose_model, fields.inputs, [*fields.shape, *notes], **PLANNING))
     start.click(
         start_order,
@@ -223,33 +221,40 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
     def show_settings(restored: Restored) -> dict:
         """Fill in all fields; outputs are `restoring`."""
         settings, picture = restored.settings, restored.picture
-        entry = entries()[settings.model]
+        model = entries().get(settings.model)
+        if model is None:
+            return {restore_note: panels.note(f"There is no model {settings.model!r} here.")}
         try:
-            profile = studio.planner.profile(settings.source, entry)
+            profile = studio.planner.profile(settings.source, model)
         except streamline.StreamlineError as error:
             return {restore_note: panels.note(str(error))}
-        answer = dict(zip(fields.shape, field_list.follow_model(entry, profile), strict=True))
+        answer = fields.follow_model(model, profile)
         label = field_list.size_label((settings.job.width, settings.job.height))
-        presets = field_list.sizes_of(entry)
+        presets = field_list.sizes_of(model)
         answer[fields.size] = gr.update(choices=[*({label: 0} | dict.fromkeys(presets))], value=label)
-        filled = field_list.fill(settings, entry, profile, None if picture is None else str(picture))
+        filled = field_list.fill(settings, model, profile, None if picture is None else str(picture))
         note = '<span class="good">Its settings are back.</span>' + panels.note(restored.remark)
-        return answer | {fields.by_name[name]: value for name, value in filled.items()} | {restore_note: note}
+        for name in filled.keys() & fields.by_name.keys():
+            field, value = fields.by_name[name], filled[name]
+            before = answer[field] if isinstance(answer.get(field), dict) else gr.update()
+            answer[field] = before | (value if isinstance(value, dict) else {"value": value})
+        return answer | {restore_note: note}
 
     restoring = [restore_note, *dict.fromkeys([*fields.shape, *fields.inputs])]
 
-    def restore_file(path, browser, picture, *folders):
+    def restore_file(path, browser, picture, own, *halves):
         """Bring back the settings of a video or a receipt that was made here."""
         if path is None:
             return {restore_note: gr.skip()}
         try:
-            owner, typed = known(browser)["visitor"], Source(*map(str.strip, folders))
+            owner, parts = known(browser)["visitor"], dict(zip(fields.halves, map(str.strip, halves), strict=True))
+            typed = Source(own.strip(), parts)
             found = restore(path, studio.service.gallery, owner, typed, picture, studio.is_public)
         except streamline.InputError as error:
             return {restore_note: panels.note(str(error)), dropped: None}
         return show_settings(found) | {dropped: None}
 
-    known_here = [fields.by_name[name] for name in ("image", "own", "base", "motion_adapter")]
+    known_here = [fields.by_name["image"], fields.by_name["own"], *fields.halves.values()]
     looking.after(dropped.upload(restore_file, [dropped, browser, *known_here], [dropped, *restoring], **PLANNING))
     opening = [browser, timer, seen, *followed]
     return GenerateTab(fields, looking, opening, open_page, changed, restoring, show_settings)

@@ -16,7 +16,7 @@ import streamline
 from . import fields as field_list
 from . import panels
 from .fields import Fields
-from .form import FIELDS, Form, Reading, read
+from .form import Reading, read
 from .planning import Outlook
 from .state import Studio
 
@@ -55,13 +55,13 @@ class Looking:
             self.asked.popitem(last=False)
         reading = self.read(values)
         if reading.settings is None:
-            return self._nothing(reading)
+            return self.said(reading)
         try:
             outlook = self.studio.planner.glimpse(reading.settings)
         except streamline.StreamlineError as error:
-            return self._nothing(Reading(None, {"model": str(error)}))
+            return self.said(Reading(None, {"model": str(error)}))
         if outlook is None:
-            return [gr.skip(), gr.skip(), panels.PLANNING, "", "", *self.said(reading), gr.skip()]
+            return {self.plan: panels.PLANNING, self.reasons: "", self.plan_json: ""} | self.said(reading)
         if not outlook.is_estimate:
             self.asked[session] = ()  # nothing is left to be worked out
         return self._answer(outlook, reading, values)
@@ -70,26 +70,26 @@ class Looking:
         """The plan itself."""
         session = request.session_hash or ""
         if self.asked.get(session) != values:
-            return [gr.skip()] * len(self._outputs)
+            return {self.start: gr.skip()}
         reading = self.read(values)
         if reading.settings is None:
-            return self._nothing(reading)
+            return self.said(reading)
         try:
             outlook = self.studio.planner.outlook(reading.settings)
         except streamline.StreamlineError as error:
-            return self._nothing(Reading(None, {"model": str(error)}))
+            return self.said(Reading(None, {"model": str(error)}))
         if self.asked.get(session) != values:
-            return [gr.skip()] * len(self._outputs)
+            return {self.start: gr.skip()}
         return self._answer(outlook, reading, values)
 
     def read(self, values: tuple, for_run: bool = False) -> Reading:
         """What the fields say."""
-        return read(Form(**dict(zip(FIELDS, values, strict=True))), self.studio.planner.profile, for_run)
+        return read(self.fields.form(values), self.studio.planner.profile, for_run)
 
-    def said(self, reading: Reading) -> list[str]:
-        """What is wrong with each group of fields, for its note."""
+    def said(self, reading: Reading) -> dict:
+        """What is wrong with each group of fields, by its note."""
         grouped = field_list.notes_by_group(reading.notes)
-        return [panels.note(grouped.get(name)) for name in self.fields.notes]
+        return {note: panels.note(grouped.get(name)) for name, note in self.fields.notes.items()}
 
     @property
     def _outputs(self) -> list:
@@ -99,17 +99,13 @@ class Looking:
     def _settle_after(self, event: gr.events.Dependency) -> None:
         event.then(self.settle, self.fields.inputs, self._outputs, trigger_mode="always_last", **PLANNING)
 
-    def _nothing(self, reading: Reading) -> list:
-        return [gr.skip()] * 5 + self.said(reading) + [gr.skip()]
-
-    def _answer(self, outlook: Outlook, reading: Reading, values: tuple) -> list:
-        typed_budget = values[FIELDS.index("budget")].strip()
-        return [
-            panels.budget_slider(outlook),
-            "" if typed_budget else panels.device_words(outlook.device, outlook.budget_bytes),
-            panels.plan_panel(outlook),
-            panels.reasons(outlook),
-            "" if outlook.plan is None else outlook.plan.to_json(),
-            *self.said(reading),
-            gr.update(interactive=outlook.prediction is not None),
-        ]
+    def _answer(self, outlook: Outlook, reading: Reading, values: tuple) -> dict:
+        typed_budget = self.fields.form(values)["budget"].strip()
+        return self.said(reading) | {
+            self.fields.slider: panels.budget_slider(outlook),
+            self.fields.budget_hint: "" if typed_budget else panels.device_words(outlook.device, outlook.budget_bytes),
+            self.plan: panels.plan_panel(outlook),
+            self.reasons: panels.reasons(outlook),
+            self.plan_json: "" if outlook.plan is None else outlook.plan.to_json(),
+            self.start: gr.update(interactive=outlook.prediction is not None),
+        }

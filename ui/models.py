@@ -6,111 +6,73 @@ import os
 import re
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
 
 import streamline
+from streamline import Family, Field, Half, Model, Source
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 OWN = "own"
 """The name of the entry for a folder or a hub id that the user types in."""
+OWN_MODEL = Model(
+    OWN,
+    "",
+    "",
+    "any model in diffusers' layout that is built like one of these",
+    label="A folder or hub id of your own",
+    sizes=((512, 512), (768, 512), (512, 768), (1024, 576)),
+)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A model on offer.
-
-    source: what `streamline.load` is asked for. planned_as: the published model whose shape it has, None where it
-    must be loaded to be planned. defaults: of the job, where its files need not be asked. sizes: (width, height).
-    """
-
-    name: str
-    label: str
-    task: str
-    about: str
-    source: str
-    planned_as: str | None
-    defaults: tuple[tuple[str, float], ...]
-    sizes: tuple[tuple[int, int], ...]
-    is_here: bool
+def entries() -> dict[str, Model]:
+    """All models on offer by name, the bundled ones first, and the entry for others last."""
+    return {model.name: model for model in (*streamline.MODELS, OWN_MODEL)}
 
 
-TINY_SIZES = ((64, 64), (96, 64), (64, 96), (128, 128))
-IMAGE_SIZES = ((512, 512), (768, 512), (512, 768), (1024, 576))
-SVD_SIZES = ((1024, 576), (768, 448), (512, 512), (576, 1024))
-SVD = {"height": 576, "width": 1024, "fps": 7, "guidance_scale": 3.0}
-LARGE = {
-    "animatediff": ("AnimateDiff", {"height": 512, "width": 512, "num_frames": 16, "fps": 8, "guidance_scale": 7.5}),
-    "svd": ("Stable Video Diffusion", SVD | {"num_frames": 14}),
-    "svd-xt": ("Stable Video Diffusion XT", SVD | {"num_frames": 25}),
-}
-XT_1_1 = "stabilityai/stable-video-diffusion-img2vid-xt-1-1"
+def is_small(name: str) -> bool:
+    """Whether a model comes with the package."""
+    return name in entries() and entries()[name].is_small
 
 
-def entries() -> dict[str, Entry]:
-    """All models on offer by name, the bundled ones first; which are here is looked up anew."""
-    found = [_entry(model) for model in streamline.MODELS]
-    here = Path(XT_1_1).is_dir()
-    found.append(
-        Entry(
-            "svd-xt-1.1",
-            "Stable Video Diffusion XT 1.1",
-            "image-to-video",
-            "Smoother motion than XT; its licence must be accepted on the hub first",
-            XT_1_1,
-            "svd-xt",
-            tuple((SVD | {"num_frames": 25}).items()),
-            SVD_SIZES,
-            here,
-        )
-    )
-    found.append(
-        Entry(
-            OWN,
-            "A folder or hub id of your own",
-            "",
-            "Any model in diffusers' layout that is built like one of these",
-            "",
-            None,
-            (),
-            IMAGE_SIZES,
-            True,
-        )
-    )
-    return {entry.name: entry for entry in found}
+def family_of(model: Model) -> Family | None:
+    """The family of a model on offer; None for one of the user's own, which must be loaded to be known."""
+    return next((family for family in streamline.FAMILIES if model in family.models), None)
 
 
-def _entry(model: streamline.Model) -> Entry:
-    if model.name in LARGE:
-        label, defaults = LARGE[model.name]
-        sizes = SVD_SIZES if model.task == "image-to-video" else IMAGE_SIZES
-        planned_as = model.name
-    else:
-        kind = "from a sentence" if model.task == "text-to-video" else "from a picture"
-        label, defaults, sizes, planned_as = f"Tiny, {kind}", {}, TINY_SIZES, None
-    about = model.about[0].upper() + model.about[1:]
-    return Entry(
-        model.name, label, model.task, about, model.name, planned_as, tuple(defaults.items()), sizes, model.is_here
-    )
+def halves_of(model: Model) -> tuple[Half, ...]:
+    """What of a model may be taken from elsewhere."""
+    return family_of(model).halves if model.parts else ()
 
 
-@dataclass(frozen=True)
-class Source:
-    """What to load. base, motion_adapter: for AnimateDiff, other halves than its own; "" for its own."""
+def all_halves() -> dict[str, Half]:
+    """What of some model may be taken from elsewhere, by name."""
+    return {half.name: half for family in reversed(streamline.FAMILIES) for half in family.halves}
 
-    name: str
-    base: str = ""
-    motion_adapter: str = ""
+
+def all_fields() -> tuple[Field, ...]:
+    """What jobs of some families are asked for, beside the common fields."""
+    return tuple({field.name: field for family in streamline.FAMILIES for field in family.fields}.values())
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What a model makes, and the job it is made for."""
+    """What a model makes, and the job it is made for. fields: of its jobs, beside the common ones."""
 
     task: str
     job: streamline.Job
+    fields: tuple[Field, ...] = ()
+
+    @classmethod
+    def of(cls, model: Model, pipe: DiffusionPipeline | None) -> Profile:
+        """pipe: loaded from the model; None for one that is planned without its files."""
+        family = family_of(model) or streamline.family_of(pipe)
+        guidance = {"guidance_scale": family.guidance(pipe)}
+        if pipe is None:
+            return cls(model.task, streamline.job_for(model.name, guidance | dict(model.job)), family.fields)
+        job = streamline.Job.from_dict(guidance | family.suited(pipe))
+        return cls(family.task_of(pipe), job, family.fields)
 
 
 class Pipelines:
@@ -133,24 +95,16 @@ class Pipelines:
         """The pipeline, loaded if need be; raises ModelError when it cannot be had."""
         if self._is_public:
             _refuse_folders(source)
-        is_small = source.name.startswith("tiny-")
-        with self._small_lock if is_small else self._lock:
+        with self._small_lock if is_small(source.name) else self._lock:
             if source in self._small:
                 return self._small[source]
             if self._last is not None and self._last[:2] == (source, dtype):
                 return self._last[2]
-            if not is_small:
+            if not is_small(source.name):
                 self._last = None  # its memory is needed for the next one
-            pipe = streamline.load(
-                source.name,
-                device="cpu",
-                dtype=dtype,
-                base=source.base or None,
-                motion_adapter=source.motion_adapter or None,
-                offline=self._offline,
-            )
+            pipe = streamline.load(source, device="cpu", dtype=dtype, offline=self._offline)
             pipe.set_progress_bar_config(disable=True)
-            if is_small:
+            if is_small(source.name):
                 self._small[source] = pipe
             else:
                 self._last = (source, dtype, pipe)
@@ -160,6 +114,6 @@ class Pipelines:
 def _refuse_folders(source: Source) -> None:
     """Raise ModelError for anything that could be a place on this machine."""
     offered = {model.name for model in streamline.MODELS}
-    for name in filter(None, (source.name, source.base, source.motion_adapter)):
+    for name in (source.name, *dict(source.parts).values()):
         if name not in offered and (not HUB_ID.fullmatch(name) or os.path.lexists(name)):
             raise streamline.ModelError("Folders of this machine are not open here; name a hub id, organisation/name.")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from PIL import Image
 
 import streamline
-
-from .models import Source
+from streamline import Source
 
 Kind = Literal["generate", "compare", "sweep"]
 QUALITIES = ("exact", "balanced", "fast")
@@ -33,14 +32,14 @@ class Settings:
 
     def to_dict(self) -> dict:
         """Plain data, ready for JSON."""
-        return asdict(self)
+        return vars(self) | {"source": self.source.to_dict(), "job": self.job.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping) -> Settings:
         """The inverse of `to_dict`; raises InputError for anything else."""
         try:
             fields = dict(data) | {
-                "source": Source(**data["source"]),
+                "source": Source.from_dict(data["source"]),
                 "job": streamline.Job.from_dict(data["job"]),
             }
             return cls(**fields)

@@ -25,7 +25,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Generate", id="generate"):
                 generate = generate_tab.build(studio, browser)
             with gr.Tab("Compare", id="compare") as compare_place:
-                compare = compare_tab.build(studio, browser, generate.fields.inputs)
+                compare = compare_tab.build(studio, browser, generate.fields.by_name)
             with gr.Tab("Gallery", id="gallery") as gallery_place:
                 gallery = gallery_tab.build(studio, browser)
             with gr.Tab("System", id="system") as system_place:

@@ -131,7 +131,7 @@ def sentence(plan: streamline.Plan, settings: Settings) -> str:
         finest = max((max(one.frames, one.pixels) for _, one in blocks), default=1)
         if finest > 1:
             parts.append(f"{name} works on up to {finest} pieces in turn where memory is tightest")
-    if plan.guidance == "apart" and (settings.job.guidance_scale or 2) > 1:
+    if plan.guidance == "apart" and settings.job.is_guided:
         parts.append("the two halves of each step run one after the other")
     if plan.residency == "stages":
         parts.append("each part of the model is on the card only while it is needed")

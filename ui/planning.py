@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -10,12 +10,14 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
+from diffusers import DiffusionPipeline
 
 import streamline
+from streamline import Forecast, Model, Source
 
 from . import estimating, words, zero
 from .estimating import Known, Target
-from .models import Entry, Pipelines, Profile, Source, entries
+from .models import Pipelines, Profile, entries, is_small
 from .orders import QUALITIES, Order, Part, Settings
 
 REMEMBERED = 16  # forecasts, of some 20 MB each where the model is large
@@ -40,27 +42,31 @@ class _Key(NamedTuple):
         model = (settings.model, settings.source)
         return cls(model, settings.card, settings.quality, job.is_guided, job.num_inference_steps, shape)
 
+    def distance(self, other: _Key) -> float:
+        """How far the shapes are from each other."""
+        (height, width, frames), (other_height, other_width, other_frames) = self.shape, other.shape
+        return abs(math.log(height * width / other_height / other_width)) + abs(math.log(frames / other_frames))
+
     def differences(self, other: _Key) -> int:
         """The fewer, the better an estimate."""
         return sum(one != two for one, two in zip(self[1:4], other[1:4], strict=True))
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Kept:
-    """A forecast, and what estimates need of it. is_outdated: a run since has shown how good predictions are.
+    """A forecast. is_outdated: a run since has shown how good predictions are.
 
     measured: the forecast as it was first, with all plans to choose from, which it is brought up to date from.
     """
 
-    forecast: streamline.Forecast
-    measured: streamline.Forecast
-    known: Known
+    forecast: Forecast
+    measured: Forecast
     is_outdated: bool = False
 
-    def serves(self, settings: Settings, kind: str, dtype: torch.dtype) -> bool:
-        """Whether plans for these settings can be had from it; the model is the same. kind: of their device."""
-        is_alike = self.forecast.place.device.kind == kind and self.forecast.costs.subject.dtype == dtype
-        return is_alike and self.forecast.costs.batch == (2 if settings.job.is_guided else 1)
+    @cached_property
+    def known(self) -> Known:
+        """What estimates need of it."""
+        return estimating.known_of(self.forecast)
 
 
 @dataclass(frozen=True)
@@ -112,13 +118,10 @@ class Planner:
         """The device that is here now, or the emulated card; raises InputError for a card nobody knows."""
         return streamline.emulate(card)[0] if card else streamline.detect()
 
-    def profile(self, source: Source, entry: Entry) -> Profile:
+    def profile(self, source: Source, model: Model) -> Profile:
         """What a model makes; loads it if its files must be asked. Raises ModelError when it cannot be had."""
-        if entry.planned_as is not None:
-            return Profile(entry.task, streamline.Job.from_dict(dict(entry.defaults)))
-        pipe = self._pipelines.get(source, dtype_of(entry.name, ""))
-        is_image = "image" in inspect.signature(type(pipe).__call__).parameters
-        return Profile("image-to-video" if is_image else "text-to-video", streamline.Job.for_model(pipe))
+        is_known = model.configs is not None
+        return Profile.of(model, None if is_known else self._pipelines.get(source, dtype_of(model.name, "")))
 
     def outlook(self, settings: Settings) -> Outlook:
         """What is to be expected; a job that does not fit is an answer too. Raises StreamlineError for the rest."""
@@ -135,7 +138,7 @@ class Planner:
         alike = self._alike(settings)
         if alike is not None:
             with self._choosing:
-                forecast = alike.measured.adapted(settings.job, settings.quality, self._card(settings))
+                forecast = alike.adapted(settings.job, settings.quality, self._card(settings))
             return replace(self._outlook(settings, forecast, qualities=()), is_estimate=True)
         target = self._target(settings)
         known = target and self._nearest(settings, target.device.kind)
@@ -160,17 +163,18 @@ class Planner:
         """Predict anew from now on, for a run has shown how good predictions are."""
         with self._choosing:
             self._runs += 1
-            for kept in self._kept.values():
-                kept.is_outdated = True
+            for key, kept in self._kept.items():
+                self._kept[key] = replace(kept, is_outdated=True)
 
-    def _outlook(self, settings: Settings, forecast: streamline.Forecast, qualities: tuple[str, ...]) -> Outlook:
+    def _outlook(self, settings: Settings, forecast: Forecast, qualities: tuple[str, ...]) -> Outlook:
         """qualities: to be proposed where nothing fits, if they do; looking into one takes a while."""
         device = self.device(settings.card)
         settings = _with_budget(settings, device)
-        predictions = tuple(one.prediction for one in forecast.candidates)
+        with self._choosing:
+            predictions, original = tuple(one.prediction for one in forecast.candidates), forecast.original
         least = predictions[-1].peak_bytes
         most = max(device.total_bytes, least)
-        outlook = Outlook(settings, device, predictions, least, most, forecast.original)
+        outlook = Outlook(settings, device, predictions, least, most, original)
         try:
             with self._choosing:
                 chosen = forecast.choose(settings.budget_bytes)
@@ -231,15 +235,16 @@ class Planner:
         """What may be used: an emulated card may be larger than what is here."""
         return min(streamline.default_budget(outlook.device), streamline.default_budget(self.device("")))
 
-    def _forecast(self, settings: Settings) -> streamline.Forecast:
+    def _forecast(self, settings: Settings) -> Forecast:
         with self._lock:
             kept = self._known(settings)
             if kept is not None:
                 return kept.forecast
             where, alike, runs = self._where(settings), self._alike(settings), self._runs
-            known = None if alike is None else alike.measured
-            forecast = streamline.forecast(self._model(settings), settings.job, settings.quality, where, known=known)
-            self._keep(settings, forecast, forecast, is_outdated=self._runs != runs)
+            model = self._model(settings)
+            forecast = streamline.forecast(model, settings.job, settings.quality, where, known=alike)
+            _ = forecast.candidates, forecast.original  # measured now
+            self._keep(settings, _Kept(forecast, forecast, is_outdated=self._runs != runs))
             return forecast
 
     def _known(self, settings: Settings) -> _Kept | None:
@@ -248,34 +253,27 @@ class Planner:
             kept = self._kept.get(_Key.of(settings))
             if kept is not None and kept.is_outdated:
                 forecast = kept.measured.adapted(settings.job, settings.quality, self._card(settings))
-                kept = self._keep(settings, forecast, kept.measured)
+                kept = self._keep(settings, _Kept(forecast, kept.measured))
             return kept
 
-    def _keep(
-        self,
-        settings: Settings,
-        forecast: streamline.Forecast,
-        measured: streamline.Forecast,
-        is_outdated: bool = False,
-    ) -> _Kept:
-        known = estimating.known_of(forecast, settings.job, _name(self._dtype(settings)), forecast.place.rates)
-        kept = _Kept(forecast, measured, known, is_outdated)
+    def _keep(self, settings: Settings, kept: _Kept) -> _Kept:
         with self._choosing:
             self._kept[_Key.of(settings)] = kept
             while len(self._kept) > REMEMBERED:
                 self._kept.popitem(last=False)
         return kept
 
-    def _alike(self, settings: Settings) -> _Kept | None:
+    def _alike(self, settings: Settings) -> Forecast | None:
         """The forecast of the same model that is nearest; one of the same shape is best."""
         wanted, kind, dtype = _Key.of(settings), self.device(settings.card).kind, self._dtype(settings)
         with self._choosing:
             found = [
-                (key, kept)
+                (key, kept.measured)
                 for key, kept in self._kept.items()
-                if key.model == wanted.model and kept.serves(settings, kind, dtype)
+                if (key.model, key.is_guided) == (wanted.model, wanted.is_guided)
+                and (kept.forecast.device.kind, kept.forecast.dtype) == (kind, dtype)
             ]
-        nearest = min(found, key=lambda pair: (pair[0].shape != wanted.shape, pair[1].known.distance(settings.job),
+        nearest = min(found, key=lambda pair: (pair[0].shape != wanted.shape, pair[0].distance(wanted),
                                                pair[0].differences(wanted)), default=None)  # fmt: skip
         return None if nearest is None else nearest[1]
 
@@ -285,39 +283,36 @@ class Planner:
 
     def _nearest(self, settings: Settings, kind: str) -> Known | None:
         """The plans of the same model that an estimate starts from."""
-        wanted, job = _Key.of(settings), settings.job
+        wanted = _Key.of(settings)
         with self._choosing:
-            known = [(key, kept.known) for key, kept in self._kept.items() if key.model == wanted.model]
-        alike = [pair for pair in known if pair[1].kind == kind]
+            alike = [
+                (key, kept) for key, kept in self._kept.items()
+                if key.model == wanted.model and kept.forecast.device.kind == kind
+            ]  # fmt: skip
         if alike:
-            return min(alike, key=lambda pair: (pair[0].differences(wanted), pair[1].distance(job)))[1]
-        if settings.source.base or settings.source.motion_adapter:
-            return None
-        seeds = self._seeds.get(entries()[settings.model].planned_as or settings.model, ())
+            _, nearest = min(alike, key=lambda pair: (pair[0].differences(wanted), pair[0].distance(wanted)))
+            return nearest.known
+        seeds = () if settings.source.parts else self._seeds.get(settings.model, ())
         return min(seeds, key=lambda one: one.kind != kind, default=None)
 
     def _target(self, settings: Settings) -> Target | None:
         """Where an estimate is for; None while nobody knows how fast this machine is."""
-        dtype = _name(self._dtype(settings))
+        dtype = self._dtype(settings)
         if settings.card:
             return Target(settings.job, dtype, *streamline.emulate(settings.card))
         with self._choosing:
-            rates = next((kept.forecast.place.rates for key, kept in self._kept.items() if not key.card), None)
+            rates = next((kept.forecast.rates for key, kept in self._kept.items() if not key.card), None)
         return rates and Target(settings.job, dtype, self.device(""), rates)
 
     @cached_property
     def _seeds(self) -> dict[str, list[Known]]:
         return estimating.seeds()
 
-    def _model(self, settings: Settings):
-        if not self._is_own(settings):
-            return entries()[settings.model].planned_as
+    def _model(self, settings: Settings) -> str | DiffusionPipeline:
+        """What is planned: the name of a model whose shape is known, or one that must be loaded for it."""
+        if entries()[settings.model].configs is not None and not settings.source.parts:
+            return settings.model
         return self._pipelines.get(settings.source, self._dtype(settings))
-
-    def _is_own(self, settings: Settings) -> bool:
-        """Whether it has a shape of its own, so that it must be loaded to be planned."""
-        source = settings.source
-        return entries()[settings.model].planned_as is None or bool(source.base or source.motion_adapter)
 
     def _dtype(self, settings: Settings) -> torch.dtype:
         return dtype_of(settings.model, settings.card)
@@ -358,10 +353,6 @@ def _with_budget(settings: Settings, device: streamline.Device) -> Settings:
     return replace(settings, budget_bytes=max(1, streamline.default_budget(device)))
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def device_name() -> str:
     """Where pipelines run here: torch's name for it."""
     device = streamline.detect()
@@ -371,8 +362,7 @@ def device_name() -> str:
 def dtype_of(model: str, card: str) -> torch.dtype:
     """Of the weights: half precision on a GPU and for one that is emulated, except for the bundled models there."""
     is_gpu = device_name() != "cpu"
-    is_bundled = model.startswith("tiny-")
-    return torch.float16 if is_gpu or (card and not is_bundled) else torch.float32
+    return torch.float16 if is_gpu or (card and not is_small(model)) else torch.float32
 
 
 def _shortfall(error: streamline.BudgetError, settings: Settings) -> str:

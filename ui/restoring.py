@@ -11,18 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import streamline
+from streamline import Source
 
 from .fields import PICTURES
 from .form import read_picture
 from .gallery import Gallery, Run
-from .models import OWN, Source, entries
+from .models import OWN, OWN_MODEL, all_halves, entries
 from .orders import QUALITIES, Settings
 
-HALVES = {  # of a receipt that may be folders, as a source has them, and where one is typed
-    "model": ("name", "“A folder or hub id of your own”"),
-    "base": ("base", "“Image model”"),
-    "motion_adapter": ("motion_adapter", "“Motion adapter”"),
-}
+MODEL = "model"  # beside the halves, what may be a folder
 
 
 @dataclass(frozen=True)
@@ -36,9 +33,9 @@ class Restored:
 
 def settings_of(receipt: streamline.Receipt) -> Settings:
     """The settings that make a receipt's video again, a folder by its name only."""
-    offers = [entry for entry in entries().values() if entry.name != OWN and "model" not in dict(receipt.folders)]
-    known = next((entry for entry in offers if receipt.model in (entry.name, entry.source)), None)
-    source = Source(known.source if known else receipt.model, receipt.base or "", receipt.motion_adapter or "")
+    offers = [model for model in entries().values() if model.name != OWN and MODEL not in dict(receipt.folders)]
+    known = next((one for one in offers if receipt.model in (one.name, None if one.parts else one.source)), None)
+    source = replace(receipt.source, name=known.name) if known else receipt.source
     budget = None if receipt.plan is None else receipt.plan.budget_bytes
     quality = receipt.quality or quality_of(receipt)
     return Settings(known.name if known else OWN, source, receipt.job, quality, budget, receipt.card or "")
@@ -89,21 +86,27 @@ def _with_folders(
 ) -> tuple[Source, str]:
     """The source with the places of folders that are known here, and what is to be said of one that was typed."""
     source, remark = settings.source, ""
-    for half, (name, field) in HALVES.items():
-        called = getattr(receipt, half)
-        if called is None or "/" in called or (half == "model" and settings.model != OWN):
+    for part, called in receipt.names.items():
+        if "/" in called or (part == MODEL and settings.model != OWN):
             continue
-        places = [place for place in (getattr(one, name) for one in (typed, *earlier)) if place]
-        place = next((place for place in dict.fromkeys(places) if receipt.is_of(half, place)), getattr(typed, name))
+        places = [place for place in (_place(one, part) for one in (typed, *earlier)) if place]
+        place = next((place for place in dict.fromkeys(places) if receipt.is_of(part, place)), _place(typed, part))
         if not place:
+            label = OWN_MODEL.label if part == MODEL else all_halves()[part].label
             raise streamline.InputError(
                 f"It was made with a folder called “{called}”, and the file does not say where that is: "
-                f"type it under {field}, and bring the file again."
+                f"type it under “{label}”, and bring the file again."
             )
-        if not receipt.is_of(half, place):
+        if not receipt.is_of(part, place):
             remark = f"The folder you typed is not the “{called}” that it was made with."
-        source = replace(source, **{name: place})
+        given = {"name": place} if part == MODEL else {"parts": {**dict(source.parts), part: place}}
+        source = replace(source, **given)
     return source, remark
+
+
+def _place(source: Source, part: str) -> str:
+    """Where a source has the model, or a half of it."""
+    return source.name if part == MODEL else source.part(part) or ""
 
 
 def _picture_of(receipt: streamline.Receipt, runs: Sequence[Run], shown: str | None) -> Path | None:

@@ -286,7 +286,7 @@ class Service:
                 self._set(
                     entry,
                     results=_with(view.results, index, result),
-                    receipts=_with(view.receipts, index, _asked(receipt, view.order)),
+                    receipts=_with(view.receipts, index, receipt),
                     psnr=_with(view.psnr, index, psnr),
                 )
             case Noted(sentence=sentence):
@@ -338,17 +338,10 @@ def _with(values: tuple, index: int, value: object) -> tuple:
     return (*values[:index], value, *values[index + 1 :])
 
 
-def _asked(receipt: streamline.Receipt, order: Order) -> streamline.Receipt:
-    """The receipt with what was asked of the plan, so that the file brings it back; of a sweep that is not known."""
-    if receipt.plan is None or order.kind == "sweep":
-        return receipt
-    return replace(receipt, quality=order.settings.quality, card=order.settings.card.strip()[:200] or None)
-
-
 def _video_of(receipt: streamline.Receipt) -> tuple:
     """What a video depends on."""
     plan = None if receipt.plan is None else replace(receipt.plan, budget_bytes=None)
-    return (receipt.model, receipt.base, receipt.motion_adapter, receipt.job, plan, receipt.dtype, receipt.image)
+    return (receipt.source, receipt.job, plan, receipt.dtype, receipt.image)
 
 
 def _process_bytes() -> int:

@@ -114,15 +114,16 @@ def _work(
 
 
 def _receipt(pipe: DiffusionPipeline, order: Order, part: Part, result: streamline.Result) -> streamline.Receipt:
-    source = order.settings.source
+    """Of a run, with what was asked of its plan, so that the file brings it back; of a sweep that is not known."""
+    settings, is_asked = order.settings, part.plan is not None and order.kind != "sweep"
     return streamline.Receipt.of(
         pipe,
         result,
-        model=source.name,
+        source=settings.source,
         image=order.image,
-        base=source.base or None,
-        motion_adapter=source.motion_adapter or None,
         predicted=part.prediction,
+        quality=settings.quality if is_asked else None,
+        card=settings.card.strip()[:200] or None if is_asked else None,
     )
 
 

@@ -201,7 +201,7 @@ class Family:
 
     def task_of(self, pipe: DiffusionPipeline) -> Task:
         """Return what a pipeline starts from."""
-        return "image-to-video" if "image" in _parameters(pipe) else "text-to-video"
+        return "image-to-video" if "image" in _parameters(type(pipe)) else "text-to-video"
 
     def model_of(self, pipe: DiffusionPipeline) -> Model | None:
         """Return the model with a name that a pipeline was loaded from."""
@@ -222,6 +222,14 @@ class Family:
         """Return the same as far as the pipeline's own configuration says it."""
         raise NotImplementedError
 
+    def guidance(self, pipe: DiffusionPipeline | None = None) -> float | None:
+        """Return what a pipeline takes where a job leaves guidance to it: the default of its call.
+
+        pipe: by default one of the family's first kind. None where a call has no such default.
+        """
+        found = _parameters(self.pipelines[0] if pipe is None else type(pipe)).get(self.guidance_argument)
+        return found.default if found is not None and isinstance(found.default, int | float) else None
+
     def longest(self, pipe: DiffusionPipeline) -> int | None:
         """Return the most frames that a pipeline can make; None where nothing limits them."""
         return None
@@ -232,7 +240,7 @@ class Family:
         An image is cut to the job's shape around its middle and resized, never stretched.
         Raises InputError when the model cannot do the job: nothing that is given is left out in silence.
         """
-        known = _parameters(pipe)
+        known = _parameters(type(pipe))
         if any(name in known for name in ("video", "conditioning_frames")):
             raise InputError(
                 f"{type(pipe).__name__} needs more than a prompt or an image; call it inside streamline.apply."
@@ -337,5 +345,5 @@ def own_fields_of(job: Job) -> list[Field]:
     return [own_fields()[name] for name, _ in job.options]
 
 
-def _parameters(pipe: DiffusionPipeline) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(type(pipe).__call__).parameters
+def _parameters(kind: type[DiffusionPipeline]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(kind.__call__).parameters

@@ -21,7 +21,7 @@ from streamline.cost.predicting import predict as predict_plan
 from streamline.cost.scaling import ScaledCost
 from streamline.families.layers.offload import ModelOffload
 from streamline.hardware.cap import capped
-from streamline.planning.tuning import situation
+from streamline.planning.tuning import forecast
 
 CASES = int(os.environ.get("STREAMLINE_CASES", 2))
 STEPS = 3  # what one step leaves for the next is there from the second on
@@ -78,16 +78,16 @@ def test_a_tuned_plan_keeps_to_its_budget(name):
     budget = predict(call.pipe, job, ROWS).peak_bytes + 1
     plan = tune(call.pipe, job, budget)
     assert budget < whole and plan != Plan()
-    with apply(call.pipe, plan) as applied, capped(situation(call.pipe, job)[1].device, budget, _parts(call.pipe)):
+    with apply(call.pipe, plan) as applied, capped(forecast(call.pipe, job).device, budget, _parts(call.pipe)):
         _run(call, job)
         assert applied.plan == plan  # else it was made tighter as memory ran out
 
 
 def test_another_size_is_in_proportion():
     call, job, other = pipelines.controlled_video_to_video(), Job(64, 48, 6), Job(48, 48, 4)
-    (known, place), (right, _) = situation(call.pipe, job), situation(call.pipe, other)
-    found = predict_plan(ScaledCost(known, other), Plan(), place)
-    for stage, expected in zip(found.stages, predict_plan(right, Plan(), place).stages, strict=True):
+    known, right = forecast(call.pipe, job), forecast(call.pipe, other)
+    found = predict_plan(ScaledCost(known.costs, other), Plan(), known.place)
+    for stage, expected in zip(found.stages, right.predict(Plan()).stages, strict=True):
         assert stage.activation_bytes == pytest.approx(expected.activation_bytes, rel=0.05), stage.name
 
 
@@ -123,8 +123,8 @@ def _random_job(rng):
 
 def _is_as_predicted(call, job, plan):
     pipe = call.pipe
-    costs, place = situation(pipe, job, "cpu")
-    prediction = predict_plan(costs, plan, Place(place.device, place.rates))
+    known = forecast(pipe, job, device="cpu")
+    prediction = predict_plan(known.costs, plan, Place(known.device, known.rates))
     memory, counted = _counted(call, job, plan)
     for stage in prediction.stages:
         kind = stage.name if stage.name in counted else "encode pixels" if stage.name.startswith("encode ") else None

@@ -149,7 +149,7 @@ def _counted(call, job, plan):
 
     def take(name):
         counted[name] = max(counted[name], memory.peak_bytes)
-        memory.reset_peak()
+        memory.peak_bytes = memory.live_bytes
 
     handles = []
     for name, network in networks.items():

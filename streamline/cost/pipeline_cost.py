@@ -128,9 +128,11 @@ class PipelineCost:
         samples = self._data.setdefault("called", {})
         if name not in samples:
             self._is_changed = True
-            with FakeTensorMode(), torch.no_grad():
-                network = build_part(self.subject, called.part)
-                cast(network, called.dtype or self.subject.dtype)
+            with self._measuring, self._mode, torch.no_grad():
+                network = self._built(called.part, self._mode)
+                if called.dtype not in (None, self.subject.dtype):
+                    network = build_part(self.subject, called.part)
+                    cast(network, called.dtype)
                 given = called.example(network)
                 inner = getattr(network, called.inner) if called.inner else network
                 run = partial(run_network, inner, (), False) if opened and _is_known(inner) else inner

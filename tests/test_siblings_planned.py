@@ -98,10 +98,6 @@ def test_pipelines_that_take_more_than_can_be_told_are_refused():
         predict(call.pipe, job, Plan())
     with pytest.raises(UnsupportedError, match="FreeNoise"):
         predict(pipelines.free_noise().pipe, job, Plan())
-    call = pipelines.controlled()
-    call.pipe.unet.register_to_config(encoder_hid_dim_type="ip_image_proj")
-    with pytest.raises(UnsupportedError, match="IP-Adapter"):
-        predict(call.pipe, job, Plan())
 
 
 def test_networks_come_and_go_as_diffusers_has_them():

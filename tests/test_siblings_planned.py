@@ -26,7 +26,7 @@ from streamline.planning.tuning import forecast
 CASES = int(os.environ.get("STREAMLINE_CASES", 2))
 STEPS = 3  # what one step leaves for the next is there from the second on
 MOST_OVER = 1.03
-MOST_OVER_INSIDE = 1.10  # of one network's activations alone, which next to nothing is a part of
+MOST_OVER_INSIDE = 1.15  # of one network's activations alone, which next to nothing is a part of
 ROWS = Plan(Slicing(4, 4, keep="rows"), Slicing(4, 4, keep="rows"), guidance="apart")
 PLANS = (None, Plan(), Plan.uniform(3), Plan.uniform(2, guidance="apart"), ROWS)  # None: without a plan
 
@@ -98,10 +98,6 @@ def test_pipelines_that_take_more_than_can_be_told_are_refused():
         predict(call.pipe, job, Plan())
     with pytest.raises(UnsupportedError, match="FreeNoise"):
         predict(pipelines.free_noise().pipe, job, Plan())
-    call = pipelines.controlled()
-    call.pipe.unet.register_to_config(encoder_hid_dim_type="ip_image_proj")
-    with pytest.raises(UnsupportedError, match="IP-Adapter"):
-        predict(call.pipe, job, Plan())
 
 
 def test_networks_come_and_go_as_diffusers_has_them():

@@ -3,7 +3,7 @@
 A job gives size, frames, steps and guidance. All else is taken to be as the pipelines' calls have it by default, and:
 a video that is given has the job's number of frames, and its `strength` is not counted, as with
 enforce_inference_steps; of conditioning frames there is one a frame for each ControlNet, and SPARSE_FRAMES for
-SparseCtrl; PIA's picture has the job's size, in which `Family.arguments` gives it.
+SparseCtrl; PIA's picture has the job's size, in which `Family.arguments` gives it. IP-Adapters are not seen.
 """
 
 from __future__ import annotations
@@ -46,8 +46,6 @@ def _check(subject: Subject) -> None:
         raise UnsupportedError(f"The cost of {subject.pipeline} is not known beforehand.")
     if subject.settings.get(FREE_NOISE):
         raise UnsupportedError("What FreeNoise takes is not known beforehand; apply a plan by hand, or disable it.")
-    if subject.configs["unet"].get("encoder_hid_dim_type") is not None:
-        raise UnsupportedError("What an IP-Adapter takes is not known beforehand; apply a plan by hand, or unload it.")
     widens = subject.pipeline == "AnimateDiffSDXLPipeline" and subject.configs["vae"].get("force_upcast", True)
     if widens and subject.dtype == torch.float16:
         raise UnsupportedError(

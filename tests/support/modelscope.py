@@ -92,7 +92,7 @@ class ModelScope(Family):
         model_input = batch * sizes.latents if batch > 1 else 0
         # A prediction is held as it came and as guided, and turned for the scheduler, as the latents are.
         loop = embeddings + 2 * sizes.latents + model_input + (batch + 2 if batch > 1 else 2) * sizes.latents
-        text = Called("text_encoder", lambda network: (torch.zeros(1, subject.tokens, dtype=torch.long),))
+        text = Called("text_encoder", lambda network: {"input_ids": torch.zeros(1, subject.tokens, dtype=torch.long)})
         return (
             Phase("encode text", "call", 0, ("text_encoder",), times=batch, called=text),
             Phase("denoise", "denoise", loop, ("unet",), frames=job.num_frames),

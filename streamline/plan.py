@@ -58,8 +58,9 @@ class Rehash:
 
     full_steps: indices of the steps that compute everything, the first one 0 among them; kept sorted. Steps after
         the last one of them are computed in full too.
-    cut: what is kept: "deepcache", "last-layer", "paper" or "prediction" (see families/layers/cache_points.py), or
-        any value of the program by its own name ("up.3.attention.0.0.temporal").
+    cut: what is kept: a cache point that the network's family names (a UNet's "deepcache", "last-layer" or "paper",
+        families/layers/cache_points.py), "prediction", which is every network's output, or any value of the program by
+        its own name ("up.3.attention.0.0.temporal").
     extrapolation: 0 reuses the feature as it is; above 0, up to 1, it is moved on by that share of its change
         between the last two full steps, in proportion to the noise level. It keeps two features, and is left off
         where it would have missed the last full step's feature by more than plain reuse.

@@ -22,7 +22,6 @@ from streamline import (
     run,
 )
 from streamline.applying.reuse import FeatureCache
-from streamline.families.layers.cache_points import CUTS, find_cut
 from streamline.families.networks import call_arguments, network_of
 from streamline.output.metrics import largest_difference
 from streamline.program.conditions import Conditions
@@ -45,7 +44,7 @@ def case(request):
 
 
 def _rehash(pipe, full_steps):
-    return Rehash(full_steps, find_cut(network_of(pipe.unet).lower(pipe.unet)))
+    return Rehash(full_steps, network_of(pipe.unet).lower(pipe.unet).cache_point("last-layer"))
 
 
 @pytest.mark.parametrize("guidance", ["together", "apart"])
@@ -95,12 +94,16 @@ def test_a_cut_that_is_not_there_is_named(case):
         run(pipe, job, Plan(rehash=Rehash((0, 2), "up.9.attention.0.out")), image)
 
 
+CUTS = ("deepcache", "last-layer", "paper", "prediction")
+
+
 @pytest.mark.parametrize("cut", CUTS)
 def test_later_cuts_leave_less_and_all_run(case, cut):
     """From the most that is left to nothing; what a step reuses is what a step before kept."""
     pipe, job, image = case
     program = network_of(pipe.unet).lower(pipe.unet)
-    left = [len(program.bind([find_cut(program, one)]).stages) for one in CUTS]
+    assert program.cache_point_names == CUTS
+    left = [len(program.bind([program.cache_point(one)]).stages) for one in CUTS]
     assert left == sorted(left, reverse=True) and len(set(left)) == len(CUTS) and left[-1] == 0
     exact = run(pipe, job, Plan(), image)
     near = run(pipe, job, Plan(Slicing(2, 3), guidance="apart", rehash=Rehash((0, 2, 4), cut)), image)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..families.base import Phase
-from ..families.layers.cache_points import find_cut
 from ..hardware.device import Device
 from ..hardware.rates import Rates
 from ..plan import SPARSE, BlockSlicing, Plan, Rehash
@@ -154,7 +153,7 @@ class _Predicting:
             yield self._network(phase, self.steps * phase.times, cost)
             yield from self._beside(phase)
             return
-        cut = find_cut(costs.denoiser.program, plan.rehash.cut)
+        cut = costs.denoiser.program.cache_point(plan.rehash.cut)
         full = plan.rehash.count_full(self.steps)
         feature, before = kept_bytes(costs.denoiser.values[cut], plan.rehash)
         cost = costs.denoise(plan.denoiser, plan.guidance, keep=cut, streamed=streamed)

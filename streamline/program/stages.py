@@ -13,13 +13,16 @@ itself and sees a slice of the pixels with every frame: images come as (rows, ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from torch import Tensor, nn
 
+from ..errors import PlanError, UnsupportedError
+
 CALL = "call"
+PREDICTION = "prediction"  # the cache point that every program has: its output
 
 
 class Axis(Enum):
@@ -66,6 +69,8 @@ class Program:
     kept: a value that is needed after the run, beside the output.
     hold: called before a group of stages runs, with its stages and with those of the group that follows, so that the
         weights of both can be brought to the device.
+    cache_points: values that a step may take over from the step before (Step Rehash, paper section 3.4), by the names
+        that the family gives them, from the one that leaves the most to compute to the one that leaves the least.
     """
 
     inputs: tuple[str, ...]
@@ -73,6 +78,7 @@ class Program:
     output: str
     kept: str | None = None
     hold: Callable[[tuple[Stage, ...], tuple[Stage, ...]], object] | None = None
+    cache_points: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         known = set(self.inputs)
@@ -95,6 +101,28 @@ class Program:
         if self.kept is not None:
             last[self.kept] = len(self.stages)
         return last
+
+    @property
+    def cache_point_names(self) -> tuple[str, ...]:
+        """Return the names of its cache points, the output last."""
+        return (*self.cache_points, PREDICTION)
+
+    def cache_point(self, name: str) -> str:
+        """Return the value that a cache point keeps: a named one, or any value of the program by its own name.
+
+        Raises PlanError for a value that is not there, UnsupportedError for a network without cache points.
+        """
+        if name == PREDICTION:
+            return self.output
+        if name in self.cache_points:
+            return self.cache_points[name]
+        if any(stage.name == name for stage in self.stages):
+            return name
+        if not self.cache_points:
+            raise UnsupportedError(
+                "This network has no point at which a step could reuse what the step before computed."
+            )
+        raise PlanError(f"The plan's rehash cuts at {name!r}, which this network does not have.")
 
     def bind(self, names: Iterable[str]) -> Program:
         """This program with some values given from outside, and every stage dropped that nobody needs then.
@@ -148,8 +176,16 @@ class Builder:
         """Add a stage that treats every pixel by itself, but for the moments of `norm`. of: as for `frames`."""
         return self._add(Stage(name, self.block, Axis.PIXELS, run, reads, norm, _present(of), kind))
 
-    def build(self, output: str) -> Program:
-        return Program(self.inputs, tuple(self.stages), output)
+    def build(self, output: str, cache_points: Mapping[str, str] | None = None) -> Program:
+        """Return the program of all stages added. cache_points: as for `Program`.
+
+        Raises ValueError for a value that is read, given out or named a cache point and that no stage writes.
+        """
+        program = Program(self.inputs, tuple(self.stages), output, cache_points=cache_points or {})
+        for name, value in program.cache_points.items():
+            if all(stage.name != value for stage in self.stages):
+                raise ValueError(f"No stage writes {value!r}, the cache point {name!r}.")
+        return program
 
     def _add(self, stage: Stage) -> str:
         self.stages.append(stage)

@@ -18,7 +18,7 @@ BlockSlicing = tuple[tuple[str, "Slicing"], ...]
 
 EVERY_BLOCK = "*"
 SPARSE = 4  # every so many pixels of a kept feature, in both directions, are enough to judge extrapolation by
-BLOCK_NAME = re.compile(r"\*|in|mid|out|(down|up)\.\d+")
+BLOCK_NAME = re.compile(r"\*|[A-Za-z_]\w*(\.\d+)*")  # which of them there are, a network's family says
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ class Plan:
 
     denoiser, decoder: slicing by block name ("in", "down.0", "mid", "up.3", "out"), "*" for every block not
         named. Pass a Slicing for all blocks, or a mapping; either is kept as a sorted tuple of pairs. A plan
-        may name deeper blocks than a network has, so that one plan serves networks of several depths.
+        may name deeper blocks than a network has, so that one plan serves networks of several depths; one that names
+        a block of another kind of network is refused where it is applied or predicted.
     guidance: "together" runs the guidance halves (and any further samples) as one batch, as diffusers does;
         "apart" runs one sample of the batch after the other, with the same result and less memory.
     residency: "all" keeps every network on the device; "stages" brings each in for its stage of the pipeline and
@@ -221,7 +222,7 @@ def _by_block(value: BlockSlicing | Mapping[str, Slicing] | Slicing) -> BlockSli
         raise PlanError("A plan's slicing must be a Slicing or map block names to Slicing.")
     for block in pairs:
         if not BLOCK_NAME.fullmatch(block):
-            raise PlanError(f'{quoted(block)} is no block; blocks are "in", "mid", "out", "down.N", "up.N" and "*".')
+            raise PlanError(f'{quoted(block)} is no name of a block; those are like "mid" or "up.3", or "*" for all.')
     return tuple(sorted(pairs.items()))
 
 

@@ -15,6 +15,7 @@ from ..hardware.device import Device
 from ..hardware.rates import Rates
 from ..plan import SPARSE, BlockSlicing, Plan, Rehash
 from ..prediction import Prediction, StagePrediction
+from ..program.groups import check_blocks
 from .experience import NO_CORRECTION, Correction
 from .measuring import Sample, Value, Work
 from .network_cost import NetworkCost
@@ -103,7 +104,10 @@ def called_whole(costs: PipelineCost, phase: Phase) -> int:
 
 
 def predict(costs: PipelineCost, plan: Plan | None, place: Place) -> Prediction:
-    """Return what a run by a plan will take, or one of the untouched pipeline; a run with a budget is capped."""
+    """Return what a run by a plan will take, or one of the untouched pipeline; a run with a budget is capped.
+
+    Raises PlanError for a plan that names a block or a cache point which the networks do not have.
+    """
     return _Predicting(costs, plan, place).prediction()
 
 
@@ -115,6 +119,9 @@ class _Predicting:
             place = place.capped
         if plan is not None and place.is_cpu:  # host memory is the device's own
             plan = replace(plan, denoiser=_without_host(plan.denoiser), decoder=_without_host(plan.decoder))
+        if plan is not None:
+            check_blocks(costs.denoiser.program, plan.denoiser)
+            check_blocks(costs.decoder.program, plan.decoder)
         self.costs, self.plan, self.place = costs, plan, place
         self.dtype = costs.subject.dtype
         self.residency = "all" if plan is None else plan.residency

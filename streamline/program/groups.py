@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
-from ..plan import BlockSlicing, Keep, Slicing, slicing_for
+from ..errors import PlanError, quoted
+from ..plan import EVERY_BLOCK, BlockSlicing, Keep, Slicing, slicing_for
 from .stages import Axis, Program, Stage
 
 
@@ -62,6 +63,15 @@ class Group:
             tuple(name for name in dict.fromkeys(stage.reads) if last[name] == index and name not in self.writes)
             for index, stage in enumerate(self.stages)
         )
+
+
+def check_blocks(program: Program, blocks: BlockSlicing) -> None:
+    """Refuse slicing that names a block which cannot be this network's, by PlanError; a deeper one than it has may."""
+    kinds = program.block_kinds
+    for block, _ in blocks:
+        if block != EVERY_BLOCK and block.split(".")[0] not in kinds:
+            names = ", ".join(f'"{name}"' for name in kinds.values())
+            raise PlanError(f'The plan cuts {quoted(block)}, but the blocks of this network are {names} and "*".')
 
 
 def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:

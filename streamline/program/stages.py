@@ -13,9 +13,11 @@ itself and sees a slice of the pixels with every frame: images come as (rows, ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 
 from torch import Tensor, nn
 
@@ -101,6 +103,12 @@ class Program:
         if self.kept is not None:
             last[self.kept] = len(self.stages)
         return last
+
+    @cached_property
+    def block_kinds(self) -> dict[str, str]:
+        """Return the words that its blocks' names start with, and how such names are written: {"down": "down.N"}."""
+        names = dict.fromkeys(stage.block for stage in self.stages)
+        return {name.split(".")[0]: re.sub(r"\d+", "N", name) for name in names}
 
     @property
     def cache_point_names(self) -> tuple[str, ...]:

@@ -27,7 +27,6 @@ from streamline.cost.predicting import Place, predict
 from streamline.families.base import Shape
 from streamline.families.subjects import subject_of
 from streamline.program.moments import measure
-from streamline.program.slicing import unslice, whole
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -106,12 +105,12 @@ def test_no_stage_writes_over_what_it_reads(seed):
 
     def execute(values, conditions):
         for stage in program.stages:
-            reads = [whole(stage.axis, values[name]) for name in stage.reads]
+            reads = [stage.axis.whole(values[name]) for name in stage.reads]
             before = [read.clone() for read in reads]
             norm = () if stage.norm is None else (measure(stage.norm, reads[0], conditions.batch, slices=1),)
             result = stage.run(*norm, conditions, *reads)
             assert all(map(torch.equal, reads, before)), f"{stage.name} wrote over what it read"
-            values[stage.name] = unslice(stage.axis, result, values[stage.reads[0]])
+            values[stage.name] = stage.axis.unslice(result, values[stage.reads[0]])
         return values[program.output]
 
     with torch.no_grad():

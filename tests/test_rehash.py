@@ -24,9 +24,10 @@ from streamline import (
 from streamline.applying.reuse import FeatureCache
 from streamline.families.networks import call_arguments, network_of
 from streamline.output.metrics import largest_difference
+from streamline.program.axes import FRAMES
 from streamline.program.conditions import Conditions
 from streamline.program.executor import Call
-from streamline.program.stages import Axis, Program, Stage
+from streamline.program.stages import Program, Stage
 from streamline.sampler import takes_sigmas
 
 STEPS = 5
@@ -135,8 +136,8 @@ class _Line:
 
     def __init__(self, rehash):
         self.values = iter(())
-        value = Stage("kept", "up.0", Axis.FRAMES, lambda c, x: x + next(self.values), ("sample",))
-        self.program = Program(("sample",), (value, Stage("out", "out", Axis.FRAMES, lambda c, x: x, ("kept",))), "out")
+        value = Stage("kept", "up.0", FRAMES, lambda c, x: x + next(self.values), ("sample",))
+        self.program = Program(("sample",), (value, Stage("out", "out", FRAMES, lambda c, x: x, ("kept",))), "out")
         self.memory = FeatureCache(rehash)
 
     def step(self, timestep, value=None):

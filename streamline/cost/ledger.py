@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ..program.axes import FRAMES, Axis
 from ..program.groups import Group
 from ..program.slicing import bounds
-from ..program.stages import Axis, Stage
+from ..program.stages import Stage
 from ..program.walk import carry_through
 from .measuring import INSIDE, NATURAL, PACKED, Sample, Value, Work
 from .table import Table
@@ -43,7 +44,7 @@ class State:
         """Whether a slice of it is a tensor of its own."""
         if self.pieces is None:
             return False
-        is_one = any(a <= start and stop <= b for a, b in self.pieces) if axis is Axis.FRAMES else len(self.pieces) == 1
+        is_one = any(a <= start and stop <= b for a, b in self.pieces) if axis.cuts_rows else len(self.pieces) == 1
         return self.on_host or not is_one
 
 
@@ -92,7 +93,7 @@ class Ledger:
         state, shape = self.values[stage.reads[0]], self._shapes[stage.reads[0]]
         moments = self._table.norm(stage, state.packed, slices)
         rows = shape.shape[0]
-        copied = max((b - a for a, b in bounds(rows, slices) if state.is_copied(Axis.FRAMES, a, b)), default=0)
+        copied = max((b - a for a, b in bounds(rows, slices) if state.is_copied(FRAMES, a, b)), default=0)
         self._note(moments.peak_bytes + copied * shape.nbytes / rows)
         self._live += moments.kept_bytes
         self.work += moments.work
@@ -101,7 +102,7 @@ class Ledger:
     def pieces(self, group: Group, pieces: Bounds) -> Bounds:
         """The first slice, and one of every size of those that follow, where nothing grows or shrinks meanwhile."""
         self._pieces = pieces
-        if group.axis is Axis.FRAMES and group.keep != "whole":
+        if group.axis.cuts_rows and group.keep != "whole":
             return pieces
         return [pieces[0], *{stop - start: (start, stop) for start, stop in pieces[1:]}.values()]
 
@@ -206,7 +207,6 @@ class Ledger:
 
 
 def _fits(axis: Axis, value: Value, other: Value) -> bool:
-    """As tensors compare slices: over rows, or pixels, the rest of the shape must agree."""
-    if axis is Axis.FRAMES or len(value.shape) == 3 or len(other.shape) == 3:
-        return value.shape == other.shape
-    return value.shape[:2] == other.shape[:2] and value.extent(axis) == other.extent(axis)
+    """As tensors compare slices."""
+    size = value.extent(axis)
+    return size == other.extent(axis) and axis.piece(value.shape, size) == axis.piece(other.shape, size)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .stages import Axis
+from .axes import Axis
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Conditions:
 
     def of_slice(self, axis: Axis, start: int, stop: int, extent: int) -> Conditions:
         """The conditions of one slice of values that have so many elements along an axis."""
-        return self.slice_rows(start, stop) if axis is Axis.FRAMES else replace(self, pixels=extent)
+        return self.slice_rows(start, stop) if axis.cuts_rows else replace(self, pixels=extent)
 
     def sample(self, index: int) -> Conditions:
         """The conditions of one sample of the batch with all its frames."""

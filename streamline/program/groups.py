@@ -8,7 +8,8 @@ from typing import Literal, get_args
 
 from ..errors import PlanError, quoted
 from ..plan import EVERY_BLOCK, BlockSlicing, Keep, Slicing, slicing_for
-from .stages import Axis, Program, Stage
+from .axes import Axis
+from .stages import Program, Stage
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Group:
         """Return what an output is kept as that is written slice by slice: a tensor, one a row, or one a slice."""
         if self.keep == "whole" or name in self.final:
             return "tensor"
-        return "pieces" if self.axis is Axis.FRAMES else "rows"
+        return "pieces" if self.axis.cuts_rows else "rows"
 
     def needs(self, until: int | None) -> tuple[str, ...]:
         """Return what is read from outside by the stages before `until`, or by all."""
@@ -83,7 +84,7 @@ def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
         current = groups[-1] if groups else []
         joins = (
             current
-            and program.stages[current[0]].axis is stage.axis
+            and program.stages[current[0]].axis == stage.axis
             and (stage.norm is None or _can_repeat(program, current, index, table))
             and (limit is None or len(current) < limit)
         )
@@ -100,7 +101,7 @@ def _can_repeat(program: Program, current: list[int], index: int, table: dict[st
     stages = [program.stages[position] for position in (*current, index)]
     *before, last = stages
     return (
-        last.axis is Axis.PIXELS
+        not last.axis.cuts_rows
         and all(slicing_for(table, stage.block).keep != "whole" for stage in stages)
         and all(stage.norm is None for stage in before[1:])
         and last.reads[0] in {stage.name for stage in before}
@@ -119,7 +120,7 @@ def _group(program: Program, indices: list[int], table: dict[str, Slicing], last
     return Group(
         axis=axis,
         stages=stages,
-        slices=max(slicing.frames if axis is Axis.FRAMES else slicing.pixels for slicing in asked),
+        slices=max(getattr(slicing, axis.counted) for slicing in asked),
         reads=tuple(reads),
         dead=frozenset(name for name in reads if last_reads[name] <= indices[-1]),
         writes=writes,

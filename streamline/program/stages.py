@@ -1,10 +1,7 @@
 """A network as data: a flat list of stages, each of which may be run on any slice of one axis.
 
 Every stage writes one value, named after the stage, and reads values by name, so that groups, lifetimes and
-dead code follow from the names alone. Features have one of two layouts, rows being batch x frames:
-
-    images  (rows, channels, height, width)
-    tokens  (rows, pixels, channels)
+dead code follow from the names alone. How values are laid out, and how an axis lies in them, is in axes.py.
 
 A frame stage works on each row by itself and sees a slice of the rows. A pixel stage works on each pixel by
 itself and sees a slice of the pixels with every frame: images come as (rows, channels, pixels, 1), tokens as
@@ -16,22 +13,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from functools import cached_property
 
 from torch import Tensor, nn
 
 from ..errors import PlanError, UnsupportedError
+from .axes import FRAMES, PIXELS, Axis
 
 CALL = "call"
 PREDICTION = "prediction"  # the cache point that every program has: its output
-
-
-class Axis(Enum):
-    """What a stage can be sliced over: the paper's spatial layers over frames, its temporal layers over pixels."""
-
-    FRAMES = "frames"
-    PIXELS = "pixels"
 
 
 @dataclass(frozen=True)
@@ -170,7 +160,7 @@ class Builder:
         kind: str = "",
     ) -> str:
         """Add a stage that treats every (batch, frame) row by itself. of: the modules it calls, or None."""
-        return self._add(Stage(name, self.block, Axis.FRAMES, run, reads, None, _present(of), kind))
+        return self._add(Stage(name, self.block, FRAMES, run, reads, None, _present(of), kind))
 
     def pixels(
         self,
@@ -182,7 +172,7 @@ class Builder:
         kind: str = "",
     ) -> str:
         """Add a stage that treats every pixel by itself, but for the moments of `norm`. of: as for `frames`."""
-        return self._add(Stage(name, self.block, Axis.PIXELS, run, reads, norm, _present(of), kind))
+        return self._add(Stage(name, self.block, PIXELS, run, reads, norm, _present(of), kind))
 
     def build(self, output: str, cache_points: Mapping[str, str] | None = None) -> Program:
         """Return the program of all stages added. cache_points: as for `Program`.

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
+from .axes import Axis
 from .groups import Group
 from .slicing import bounds
-from .stages import Axis, Stage
+from .stages import Stage
 
 T = TypeVar("T")
 Slice = TypeVar("Slice")
@@ -90,7 +91,7 @@ def _slice_by_slice(group: Group, values: Backend, slices: Bounds) -> None:
         values.finish_moments(group, second)
     for start, stop in pieces:
         carried = values.carry(group, start, stop)
-        if group.axis is Axis.FRAMES:
+        if group.axis.cuts_rows:
             for name in group.dead:
                 values.consume(name, start, stop)
         if start == 0:

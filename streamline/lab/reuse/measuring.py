@@ -28,9 +28,10 @@ from ...applying.hooks import Hooks
 from ...families.networks import call_arguments
 from ...job import Job
 from ...plan import Plan
+from ...program.axes import FRAMES
 from ...program.conditions import Conditions
 from ...program.executor import Call, nothing
-from ...program.stages import Axis, Stage
+from ...program.stages import Stage
 from ...sampler import sampler_arguments
 
 DIRECTIONS = 2  # of the changes of one step
@@ -231,7 +232,7 @@ def _tap(stage: Stage, kept: list[Tensor]) -> Stage:
         kept.append(value.cpu().clone())
         return value[:, :1]
 
-    return Stage(f"{stage.name} kept", stage.block, Axis.FRAMES, run, (stage.name,))
+    return Stage(f"{stage.name} kept", stage.block, FRAMES, run, (stage.name,))
 
 
 class _Answers:

@@ -234,22 +234,34 @@ class Probe:
             values = [_laid_out(value, tag).empty() for value, tag in zip(reads, tags, strict=True)]
             norm = () if stage.norm is None else (stage.norm,)
             slices = [stage.axis.whole(value) for value in values]
-            result, sample = self._metered(lambda: stage.axis.unslice(stage.run(*norm, conditions, *slices), values[0]))
+            result, sample = self._metered(
+                lambda: stage.axis.unslice(
+                    stage.run(*norm, conditions, *slices), values[stage.reads.index(stage.along)]
+                )
+            )
             return Value.of(result), sample
 
-    def slice(self, name: str, reads: list[Value], tags: str, size: int) -> Sample:
-        """A stage on a slice of `size` elements of its axis."""
+    def slice(self, name: str, reads: list[Value], tags: str, size: int, around: tuple[int, int] = (0, 0)) -> Sample:
+        """A stage on a slice of `size` elements of its axis. around: how many more a halo reaches on each side."""
         stages, conditions, mode = self._way
-        stage = stages[name]
+        stage, (before, after) = stages[name], around
+        axis, needed = stage.axis, before + size + after
+
+        def given(name: str, value: Value, tag: str) -> Tensor:
+            if tag == INSIDE:
+                return value.piece(axis, size).empty()
+            if name in stage.whole:
+                return axis.whole(_laid_out(value, tag).empty())
+            # Between two measured sizes is read off, of which one may be larger than the value with its halo.
+            wide = value if value.extent(axis) >= needed else value.piece(axis, needed)
+            halo = stage.halo.get(name, 0)
+            return axis.cut(_laid_out(wide, tag).empty(), before - min(halo, before), before + size + min(halo, after))
+
         with mode():
-            slices = [
-                value.piece(stage.axis, size).empty()
-                if tag == INSIDE
-                else stage.axis.cut(_laid_out(value, tag).empty(), 0, size)
-                for value, tag in zip(reads, tags, strict=True)
-            ]
+            slices = [given(*each) for each in zip(stage.reads, reads, tags, strict=True)]
             norm = () if stage.norm is None else (_applied(stage.norm, conditions.batch),)
-            seen = conditions.of_slice(stage.axis, 0, size, reads[0].extent(stage.axis))
+            extent = reads[stage.reads.index(stage.along)].extent(axis)
+            seen = conditions.of_slice(axis, before, before + size, extent)
             return self._metered(lambda: stage.run(*norm, seen, *slices))[1]
 
     def norm(self, name: str, value: Value, tag: str, slices: int) -> Sample:

@@ -46,11 +46,11 @@ class ScaledTable:
     def whole(self, stage: Stage, packed: tuple[bool, ...]) -> Sample:
         return _times(self._table.whole(stage, packed), self._frames * self._pixels)
 
-    def slice(self, stage: Stage, tags: str, size: int) -> Sample:
+    def slice(self, stage: Stage, tags: str, size: int, around: tuple[int, int] = (0, 0)) -> Sample:
         """A slice of so many frames has fewer pixels, and one of so many pixels has fewer frames."""
         shares = {"frames": self._frames, "pixels": self._pixels, "width": self._width}
         share = math.prod(shares[direction] for direction in stage.axis.spans)
-        return _times(self._table.slice(stage, tags, size), share)
+        return _times(self._table.slice(stage, tags, size, around), share)
 
     def weights_of(self, stages: Sequence[Stage]) -> dict[int, int]:
         return self._table.weights_of(stages)

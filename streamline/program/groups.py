@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from ..errors import PlanError, quoted
 from ..plan import EVERY_BLOCK, BlockSlicing, Keep, Slicing, slicing_for
 from .axes import Axis
+from .slicing import widen
 from .stages import Program, Stage
 
 
@@ -51,10 +52,25 @@ class Group:
         return "pieces" if self.axis.cuts_rows else "rows"
 
     def needs(self, until: int | None) -> tuple[str, ...]:
-        """Return what is read from outside by the stages before `until`, or by all."""
-        if until is None:
-            return self.reads
-        return tuple(name for name in self.reads if any(name in stage.reads for stage in self.stages[:until]))
+        """Return what is read from outside in slices by the stages before `until`, or by all."""
+        read = {name for stage in self.stages[:until] for name in stage.reads if name not in stage.beyond}
+        return tuple(name for name in self.reads if name in read)
+
+    @property
+    def along(self) -> str:
+        """Return a value read from outside in which the axis has as many elements as in all that are cut."""
+        return self.stages[0].along
+
+    @cached_property
+    def beyond(self) -> frozenset[str]:
+        """Return the values of which slices are given more than their own elements: each is one tensor meanwhile."""
+        return frozenset().union(*(stage.beyond for stage in self.stages))
+
+    def around(self, start: int, stop: int, extent: int) -> tuple[int, int]:
+        """Return how many elements more before and after a slice its stages are given at most."""
+        halo = max((halo for stage in self.stages for halo in stage.halo.values()), default=0)
+        first, last = widen(start, stop, halo, extent)
+        return start - first, last - stop
 
     @cached_property
     def done(self) -> tuple[tuple[str, ...], ...]:
@@ -76,7 +92,11 @@ def check_blocks(program: Program, blocks: BlockSlicing) -> None:
 
 
 def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
-    """Cut a program into groups: a new one starts where the axis changes, at a norm, or at a length limit."""
+    """Cut a program into groups.
+
+    A new one starts where the axis changes, at a norm, at a length limit, and at a stage that reads more than the slice
+    of a value that the group is only making.
+    """
     table = dict(blocks)
     groups: list[list[int]] = []
     for index, stage in enumerate(program.stages):
@@ -86,6 +106,7 @@ def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
             current
             and program.stages[current[0]].axis == stage.axis
             and (stage.norm is None or _can_repeat(program, current, index, table))
+            and not any(program.stages[at].name in stage.beyond for at in current)
             and (limit is None or len(current) < limit)
         )
         if joins:

@@ -17,6 +17,11 @@ def bounds(size: int, slices: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
+def widen(start: int, stop: int, halo: int, extent: int) -> tuple[int, int]:
+    """Return a slice with its halo, as far as the axis goes."""
+    return max(0, start - halo), min(extent, stop + halo)
+
+
 def empty_for(axis: Axis, result: Tensor, like: Shape) -> Tensor:
     """Room for a whole value, given one slice of it and the shape of another value that is as long."""
     channels_last = result.ndim == 4 and not result.is_contiguous()

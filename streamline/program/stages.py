@@ -39,6 +39,11 @@ class Stage:
     of: the modules it calls, beside the norm; their weights have to be on the device while it runs.
     kind: what it does with them. Stages of one kind whose modules are alike cost the same on like values, so that only
         one of them is measured (cost/table.py); by default it is the name, so that a stage is like no other.
+    whole: those values read that every slice is given all of, as an attention is its keys and values.
+    halo: of values read, how many elements more on each side a slice is given, fewer at the ends, as a convolution
+        over lines is. What they were made into `Conditions.without_halo` takes off.
+
+    Raises ValueError for a stage that reads no value in slices, or normalises one that it reads otherwise.
     """
 
     name: str
@@ -49,9 +54,27 @@ class Stage:
     norm: nn.GroupNorm | None = None
     of: tuple[nn.Module, ...] = ()
     kind: str = ""
+    whole: tuple[str, ...] = ()
+    halo: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", self.kind or self.name)
+        if not set(self.reads) - set(self.whole) or not self.beyond <= set(self.reads):
+            raise ValueError(
+                f"Stage {self.name!r} must read a value in slices, and what it reads whole or with a halo."
+            )
+        if self.norm is not None and self.reads[0] in self.beyond:
+            raise ValueError(f"Stage {self.name!r} must read what it normalises in slices.")
+
+    @property
+    def beyond(self) -> frozenset[str]:
+        """Return the values of which it is given more than the slice: whole, or with a halo."""
+        return frozenset((*self.whole, *self.halo))
+
+    @property
+    def along(self) -> str:
+        """Return the first value that it does not read whole: the axis has as many elements as in this one."""
+        return next(name for name in self.reads if name not in self.whole)
 
 
 @dataclass(frozen=True)
@@ -150,6 +173,21 @@ class Builder:
     inputs: tuple[str, ...]
     block: str = ""
     stages: list[Stage] = field(default_factory=list)
+
+    def add(
+        self,
+        name: str,
+        axis: Axis,
+        run: Callable[..., Tensor],
+        *reads: str,
+        whole: Iterable[str] = (),
+        halo: Mapping[str, int] | None = None,
+        of: Iterable[nn.Module | None] = (),
+        kind: str = "",
+    ) -> str:
+        """Add a stage over any axis. whole, halo: as for `Stage`. of: the modules it calls, or None."""
+        stage = Stage(name, self.block, axis, run, reads, None, _present(of), kind, tuple(whole), halo or {})
+        return self._add(stage)
 
     def frames(
         self,

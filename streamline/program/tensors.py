@@ -15,7 +15,7 @@ from .conditions import Conditions
 from .groups import Group
 from .moments import AppliedNorm, Moments, measure
 from .rows import Rows
-from .slicing import empty_for
+from .slicing import empty_for, widen
 from .stages import Stage
 from .walk import carry_through
 
@@ -54,7 +54,7 @@ class Tensors:
         norm = (stage.norm,) if stage.norm is not None else ()
         result = stage.run(*norm, self._conditions, *slices)
         slices.clear()
-        self.values[stage.name] = stage.axis.unslice(result, self.values[stage.reads[0]])
+        self.values[stage.name] = stage.axis.unslice(result, self.values[stage.along])
 
     def measure(self, stage: Stage, slices: int) -> None:
         self._norms[stage.name] = measure(stage.norm, self.values[stage.reads[0]], self._conditions.batch, slices)
@@ -64,12 +64,16 @@ class Tensors:
 
     def carry(self, group: Group, start: int, stop: int, until: int | None = None) -> dict[str, Tensor]:
         self._before_slice()
-        seen = self._conditions.of_slice(group.axis, start, stop, self.extent(group.reads[0], group.axis))
+        seen = self._conditions.of_slice(group.axis, start, stop, self.extent(group.along, group.axis))
         local = {name: self._read(group.axis, name, start, stop) for name in group.needs(until)}
 
         def run(stage: Stage) -> Tensor:
             norm = (self._norms[stage.name],) if stage.norm is not None else ()
-            return stage.run(*norm, seen, *(local[name] for name in stage.reads))
+            given = (
+                self._read_beyond(stage, name, start, stop) if name in stage.beyond else local[name]
+                for name in stage.reads
+            )
+            return stage.run(*norm, seen, *given)
 
         return carry_through(group, until, local, run)
 
@@ -94,7 +98,7 @@ class Tensors:
         return group.axis.cut(value, 0, size).shape == piece.shape and not self._is_shared(other, carried)
 
     def make_room(self, group: Group, name: str, over: str | None, carried: dict[str, Tensor]) -> None:
-        piece, like, on_host = carried[name], self.values[group.reads[0]].shape, group.keep == "host"
+        piece, like, on_host = carried[name], self.values[group.along].shape, group.keep == "host"
         if over is not None:
             room = self.values[over]
         elif group.kept_as(name) == "tensor":
@@ -124,6 +128,13 @@ class Tensors:
     def _read(self, axis: Axis, name: str, start: int, stop: int) -> Tensor:
         value = self.values[name]
         return value.read(axis, start, stop) if isinstance(value, Rows) else axis.cut(value, start, stop)
+
+    def _read_beyond(self, stage: Stage, name: str, start: int, stop: int) -> Tensor:
+        """More than a slice: a whole value, or a slice with its halo. The walk has made one tensor of it."""
+        value, axis = self.values[name], stage.axis
+        if name in stage.whole:
+            return axis.whole(value)
+        return axis.cut(value, *widen(start, stop, stage.halo[name], axis.extent(value.shape)))
 
     def _is_shared(self, name: str, carried: dict[str, Tensor]) -> bool:
         """Whether a value shares its memory with another one, or with a result that is still to be written.

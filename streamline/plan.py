@@ -26,7 +26,7 @@ class Slicing:
     """How finely one block is cut; 1 leaves an axis whole. Where a group spans blocks, the finest counts.
 
     frames: slices of the (batch x frames) axis in spatial stages (Feature Slicer, paper section 3.2).
-    pixels: slices of the pixel axis in temporal stages.
+    pixels: slices of the pixel axis in temporal stages, and of tokens or lines where stages are cut over those.
     group: longest run of stages that one slice is carried through before the next slice starts (Operator
         Grouping, section 3.3); None carries it as far as the axis lasts.
     keep: how the values between its sliced groups are kept. "whole": each as one tensor. "rows": row by row, freed as

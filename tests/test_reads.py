@@ -83,7 +83,7 @@ class Transformer(nn.Module):
 
 
 class Pictures(nn.Module):
-    """Convolutions over lines of pictures (rows, channels, height, width), and what works on pixels between them."""
+    """Convolutions over lines of pictures (rows, channels, height, width), a blur over rows, and mixed channels."""
 
     def __init__(self, width: int, kernels: tuple[int, ...]) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Pictures(nn.Module):
 
     def forward(self, sample: Tensor) -> Tensor:
         for conv, mix in zip(self.convs, self.mixes, strict=True):
-            sample = sample + F.silu(conv(sample))
+            sample = blur(sample + F.silu(conv(sample)))
             sample = sample + mix(sample)
         return sample
 
@@ -106,9 +106,19 @@ class Pictures(nn.Module):
                 return c.without_halo(LINES, x, halo) + c.without_halo(LINES, wide, halo)
 
             x = p.add(f"{p.block}.conv", LINES, convolve, x, halo={x: halo}, of=[conv])
+            x = p.add(f"{p.block}.blur", FRAMES, _blurred, x, halo={x: 1})
             axis = (LINES, PIXELS, FRAMES)[index % 3]
             x = p.add(f"{p.block}.mix", axis, lambda c, x, mix=mix: x + mix(x), x, of=[mix])
         return p.build(x)
+
+
+def blur(rows: Tensor) -> Tensor:
+    """The mean of every row and those beside it, with nothing beyond the first and the last."""
+    return F.avg_pool1d(rows.flatten(1).T, 3, stride=1, padding=1).T.reshape(rows.shape)
+
+
+def _blurred(c: Conditions, rows: Tensor) -> Tensor:
+    return c.without_halo(FRAMES, blur(rows), 1)
 
 
 @dataclass(frozen=True)
@@ -206,15 +216,14 @@ def test_both_back_ends_keep_the_same_values(kind, seed, monkeypatch):
                     assert alive[name].nbytes == value.nbytes
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_slices_take_less(kind):
-    case = max((KINDS[kind](seed) for seed in range(20)), key=lambda case: case.arguments["sample"].numel())
+def test_slices_of_tokens_take_less():
+    case = max((transformer(seed) for seed in range(20)), key=lambda case: case.arguments["sample"].numel())
     peaks = []
     for slices in (1, 8):
         with torch.no_grad(), LiveTensors([case.network]) as memory:
             case.run((("*", Slicing(slices, slices)),))
         peaks.append(memory.peak_bytes)
-    assert peaks[1] < 0.95 * peaks[0]
+    assert peaks[1] < 0.8 * peaks[0]
 
 
 @pytest.mark.parametrize("more", [{"whole": ["b"]}, {"halo": {"b": 1}}])

@@ -68,9 +68,12 @@ class Group:
 
     def around(self, start: int, stop: int, extent: int) -> tuple[int, int]:
         """Return how many elements more before and after a slice its stages are given at most."""
-        halo = max((halo for stage in self.stages for halo in stage.halo.values()), default=0)
-        first, last = widen(start, stop, halo, extent)
+        first, last = widen(start, stop, self._halo, extent)
         return start - first, last - stop
+
+    @cached_property
+    def _halo(self) -> int:
+        return max((halo for stage in self.stages for halo in stage.halo.values()), default=0)
 
     @cached_property
     def done(self) -> tuple[tuple[str, ...], ...]:
@@ -106,7 +109,7 @@ def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
             current
             and program.stages[current[0]].axis == stage.axis
             and (stage.norm is None or _can_repeat(program, current, index, table))
-            and not any(program.stages[at].name in stage.beyond for at in current)
+            and stage.beyond.isdisjoint(program.stages[at].name for at in current)
             and (limit is None or len(current) < limit)
         )
         if joins:

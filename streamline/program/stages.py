@@ -40,10 +40,10 @@ class Stage:
     kind: what it does with them. Stages of one kind whose modules are alike cost the same on like values, so that only
         one of them is measured (cost/table.py); by default it is the name, so that a stage is like no other.
     whole: those values read that every slice is given all of, as an attention is its keys and values.
-    halo: of values read, how many elements more on each side a slice is given, fewer at the ends, as a convolution
-        over lines is. What they were made into `Conditions.without_halo` takes off.
+    halo: for some values read, how many elements more than the slice it is given on each side, fewer at the ends, as a
+        convolution over lines is. `Conditions.without_halo` takes off again what it made of them.
 
-    Raises ValueError for a stage that reads no value in slices, or normalises one that it reads otherwise.
+    Raises ValueError for a stage that reads no value in slices, or that normalises one it reads otherwise.
     """
 
     name: str
@@ -61,17 +61,17 @@ class Stage:
         object.__setattr__(self, "kind", self.kind or self.name)
         if not set(self.reads) - set(self.whole) or not self.beyond <= set(self.reads):
             raise ValueError(
-                f"Stage {self.name!r} must read a value in slices, and what it reads whole or with a halo."
+                f"Stage {self.name!r} must read a value in slices, and everything that it asks more of than a slice."
             )
         if self.norm is not None and self.reads[0] in self.beyond:
             raise ValueError(f"Stage {self.name!r} must read what it normalises in slices.")
 
-    @property
+    @cached_property
     def beyond(self) -> frozenset[str]:
         """Return the values of which it is given more than the slice: whole, or with a halo."""
         return frozenset((*self.whole, *self.halo))
 
-    @property
+    @cached_property
     def along(self) -> str:
         """Return the first value that it does not read whole: the axis has as many elements as in this one."""
         return next(name for name in self.reads if name not in self.whole)

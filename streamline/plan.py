@@ -18,7 +18,7 @@ BlockSlicing = tuple[tuple[str, "Slicing"], ...]
 
 EVERY_BLOCK = "*"
 SPARSE = 4  # every so many pixels of a kept feature, in both directions, are enough to judge extrapolation by
-BLOCK_NAME = re.compile(r"\*|in|mid|out|(down|up)\.\d+")
+BLOCK_NAME = re.compile(r"\*|[A-Za-z_]\w*(\.\d+)*")  # which of them there are, a network's family says
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Slicing:
     """How finely one block is cut; 1 leaves an axis whole. Where a group spans blocks, the finest counts.
 
     frames: slices of the (batch x frames) axis in spatial stages (Feature Slicer, paper section 3.2).
-    pixels: slices of the pixel axis in temporal stages.
+    pixels: slices of the pixel axis in temporal stages, and of tokens or lines where stages are cut over those.
     group: longest run of stages that one slice is carried through before the next slice starts (Operator
         Grouping, section 3.3); None carries it as far as the axis lasts.
     keep: how the values between its sliced groups are kept. "whole": each as one tensor. "rows": row by row, freed as
@@ -58,8 +58,9 @@ class Rehash:
 
     full_steps: indices of the steps that compute everything, the first one 0 among them; kept sorted. Steps after
         the last one of them are computed in full too.
-    cut: what is kept: "deepcache", "last-layer", "paper" or "prediction" (see families/layers/cache_points.py), or
-        any value of the program by its own name ("up.3.attention.0.0.temporal").
+    cut: what is kept: a cache point that the network's family names (a UNet's "deepcache", "last-layer" or "paper",
+        families/layers/cache_points.py), "prediction", which is every network's output, or any value of the program by
+        its own name ("up.3.attention.0.0.temporal").
     extrapolation: 0 reuses the feature as it is; above 0, up to 1, it is moved on by that share of its change
         between the last two full steps, in proportion to the noise level. It keeps two features, and is left off
         where it would have missed the last full step's feature by more than plain reuse.
@@ -104,7 +105,8 @@ class Plan:
 
     denoiser, decoder: slicing by block name ("in", "down.0", "mid", "up.3", "out"), "*" for every block not
         named. Pass a Slicing for all blocks, or a mapping; either is kept as a sorted tuple of pairs. A plan
-        may name deeper blocks than a network has, so that one plan serves networks of several depths.
+        may name deeper blocks than a network has, so that one plan serves networks of several depths; one that names
+        a block of another kind of network is refused where it is applied or predicted.
     guidance: "together" runs the guidance halves (and any further samples) as one batch, as diffusers does;
         "apart" runs one sample of the batch after the other, with the same result and less memory.
     residency: "all" keeps every network on the device; "stages" brings each in for its stage of the pipeline and
@@ -220,7 +222,7 @@ def _by_block(value: BlockSlicing | Mapping[str, Slicing] | Slicing) -> BlockSli
         raise PlanError("A plan's slicing must be a Slicing or map block names to Slicing.")
     for block in pairs:
         if not BLOCK_NAME.fullmatch(block):
-            raise PlanError(f'{quoted(block)} is no block; blocks are "in", "mid", "out", "down.N", "up.N" and "*".')
+            raise PlanError(f'{quoted(block)} is no name of a block; those are like "mid" or "up.3", or "*" for all.')
     return tuple(sorted(pairs.items()))
 
 

@@ -10,9 +10,9 @@ from test_cost import Composed
 
 from streamline import LiveTensors, Plan, Slicing
 from streamline.families.running import run_network
+from streamline.program.axes import PIXELS
 from streamline.program.moments import Moments, measure
 from streamline.program.rows import Rows
-from streamline.program.stages import Axis
 
 
 def sparing(seed: int) -> Plan:
@@ -84,5 +84,5 @@ def test_values_that_are_still_on_their_way_to_the_host_are_waited_for():
     for image in images.split(1):
         torch.cuda._sleep(10**8)  # some hundredths of a second, so that the copy is far from done
         rows.add(image)
-    read = rows.read(Axis.PIXELS, 3, 40)
+    read = rows.read(PIXELS, 3, 40)
     assert torch.equal(read.squeeze(3), images.flatten(2)[:, :, 3:40])

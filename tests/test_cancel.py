@@ -11,7 +11,6 @@ import untrained
 from PIL import Image
 
 from streamline import Cancelled, Job, Plan, Rehash, Slicing, Step, StreamlineError, run, run_naive
-from streamline.families.layers.cache_points import find_cut
 from streamline.families.networks import network_of
 
 PIPELINES = {"animatediff": untrained.animatediff, "svd": untrained.svd}
@@ -89,7 +88,7 @@ def test_it_stops_within_a_step():
 @pytest.mark.parametrize("how", ["original", "sliced", "rehash"])
 def test_what_a_cancelled_run_held_is_freed_while_the_error_is_kept(case, how, monkeypatch):
     pipe, job, image = case
-    cut = find_cut(network_of(pipe.unet).lower(pipe.unet))
+    cut = network_of(pipe.unet).lower(pipe.unet).cache_point("last-layer")
     plan = {"original": None, "sliced": Plan.uniform(2), "rehash": Plan(rehash=Rehash((0, 2), cut))}[how]
     alive, step, done = [], pipe.scheduler.step, []
 

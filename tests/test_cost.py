@@ -18,7 +18,6 @@ from streamline.cost.measuring import NATURAL, PACKED, Probe, Sample
 from streamline.cost.network_cost import NetworkCost, compose, compose_apart
 from streamline.cost.pipeline_cost import PipelineCost
 from streamline.cost.table import Table, key_of
-from streamline.families.layers.cache_points import find_cut
 from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.families.subjects import subject_named
@@ -141,7 +140,7 @@ def test_work_adds_up_to_what_a_run_does(kind):
 @pytest.mark.parametrize(("kind", "guidance"), [("spatio_temporal_unet", "apart"), ("motion_unet", "together")])
 def test_steps_that_reuse_a_feature_cost_what_is_composed(kind, guidance):
     composed = _larger(kind)
-    cut = find_cut(network_of(composed.case.network).lower(composed.case.network))
+    cut = network_of(composed.case.network).lower(composed.case.network).cache_point("last-layer")
     plan = Plan(Slicing(3, 2), guidance=guidance, rehash=Rehash((0, 2), cut))
     memory = FeatureCache(plan.rehash)
     measured = []

@@ -15,7 +15,6 @@ from PIL import Image
 
 from streamline import Finished, Hooks, Job, OutOfMemory, Plan, PlanDowngraded, Rehash, Slicing, Step, apply, run
 from streamline.applying.fallback import FINEST, OutOfMemoryFallback, next_level
-from streamline.applying.reuse import find_cut
 from streamline.errors import InputError
 from streamline.families.networks import network_of
 from streamline.output.metrics import largest_difference
@@ -64,7 +63,7 @@ def assert_same(one, other):
 def test_wherever_memory_runs_out_the_video_is_the_same(case, how):
     """In any call of the two networks and outside them: while encoding, in the scheduler, at the end."""
     pipe, networks = case[0], (case[0].unet, case[0].vae.decoder)
-    cut = find_cut(network_of(pipe.unet).lower(pipe.unet))
+    cut = network_of(pipe.unet).lower(pipe.unet).cache_point("last-layer")
     plan = Plan() if how == "every step in full" else Plan(rehash=Rehash((0, 2), cut))
     with Faults(lambda call: False, networks) as counted:
         undisturbed = made(case, plan)

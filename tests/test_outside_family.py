@@ -25,10 +25,8 @@ from streamline.cli import main
 from streamline.cost.pipeline_cost import PipelineCost
 from streamline.cost.predicting import Place, predict
 from streamline.families.base import Shape
-from streamline.families.layers.cache_points import CUTS, find_cut
 from streamline.families.subjects import subject_of
 from streamline.program.moments import measure
-from streamline.program.slicing import unslice, whole
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -107,12 +105,12 @@ def test_no_stage_writes_over_what_it_reads(seed):
 
     def execute(values, conditions):
         for stage in program.stages:
-            reads = [whole(stage.axis, values[name]) for name in stage.reads]
+            reads = [stage.axis.whole(values[name]) for name in stage.reads]
             before = [read.clone() for read in reads]
             norm = () if stage.norm is None else (measure(stage.norm, reads[0], conditions.batch, slices=1),)
             result = stage.run(*norm, conditions, *reads)
             assert all(map(torch.equal, reads, before)), f"{stage.name} wrote over what it read"
-            values[stage.name] = unslice(stage.axis, result, values[stage.reads[0]])
+            values[stage.name] = stage.axis.unslice(result, values[stage.reads[0]])
         return values[program.output]
 
     with torch.no_grad():
@@ -220,11 +218,11 @@ def test_two_prompts_and_freeu_work_as_before(pipe, record_property):
     assert not call(pipe, **prompts).same(expected), "FreeU had no effect"
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", ["deepcache", "last-layer", "paper", "prediction"])
 def test_steps_reuse_what_the_step_before_kept(pipe, cut):
     """Every cut leaves something out, any plan gives the same, and all steps in full change nothing."""
     program = modelscope.lower(pipe.unet)
-    assert len(program.bind([find_cut(program, cut)]).stages) < len(program.stages)
+    assert len(program.bind([program.cache_point(cut)]).stages) < len(program.stages)
 
     def video(rehash: Rehash | None, guidance: str, slicing: Slicing | None = None) -> Outcome:
         with streamline.apply(pipe, Plan(slicing or Slicing(), guidance=guidance, rehash=rehash)):

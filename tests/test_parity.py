@@ -7,8 +7,6 @@ from networks import KINDS, random_plan
 from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.program.moments import measure
-from streamline.program.slicing import extent, unslice, whole
-from streamline.program.stages import Axis
 
 TOLERANCE = 1e-5
 CASES = [(kind, seed) for kind in KINDS for seed in range(30)]
@@ -51,11 +49,11 @@ def test_a_stage_keeps_what_it_changes_within_its_slice(kind, seed):
     def execute(values, conditions):
         nonlocal tagged
         for stage in program.stages:
-            reads = [whole(stage.axis, values[name]) for name in stage.reads]
+            reads = [stage.axis.whole(values[name]) for name in stage.reads]
             norm = () if stage.norm is None else (_frozen(stage.norm, reads[0], conditions.batch),)
             result = stage.run(*norm, conditions, *reads)
-            values[stage.name] = unslice(stage.axis, result, values[stage.reads[0]])
-            index = torch.randint(extent(stage.axis, values[stage.reads[0]]), ()).item()
+            values[stage.name] = stage.axis.unslice(result, values[stage.reads[0]])
+            index = torch.randint(stage.axis.extent(values[stage.reads[0]].shape), ()).item()
             changed = stage.run(*norm, conditions, *(_tag(stage.axis, read, index) for read in reads))
             moved = _changed_slices(stage.axis, changed - result)
             assert moved == {index}, f"{stage.name}: slice {index} went in, {sorted(moved)} came out"
@@ -75,12 +73,12 @@ def _frozen(norm, images, batch):
 
 def _tag(axis, value, index):
     value = value.clone()
-    part = value[index] if axis is Axis.FRAMES else value[:, index] if value.ndim == 3 else value[:, :, index]
+    part = value[index] if axis.cuts_rows else value[:, index] if value.ndim == 3 else value[:, :, index]
     part.add_(torch.randn_like(part))
     return value
 
 
 def _changed_slices(axis, difference):
-    dim = 0 if axis is Axis.FRAMES else 1 if difference.ndim == 3 else 2
+    dim = 0 if axis.cuts_rows else 1 if difference.ndim == 3 else 2
     others = [d for d in range(difference.ndim) if d != dim]
     return set(difference.abs().amax(dim=others).nonzero().flatten().tolist())

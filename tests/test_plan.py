@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from networks import random_plan
+from untrained import animatediff
 
-from streamline import Plan, PlanError, Rehash, Sampler, Slicing
+from streamline import Job, Plan, PlanError, Rehash, Sampler, Slicing, apply, predict, trace
+from streamline.applying.apply import is_applied
 from streamline.plan import slicing_for
 
+SIZE = {"height": 16, "width": 16, "num_frames": 2}
 BUNDLED_PLANS = sorted((Path(__file__).parent.parent / "assets" / "plans").glob("*.json"))
 
 
@@ -37,6 +40,33 @@ def test_every_choice_survives_json_and_reasons_make_no_difference():
     assert plan == Plan(residency="stages", rehash=rehash, sampler=sampler, budget_bytes=2**33)
 
 
+@pytest.mark.parametrize(
+    ("plan", "known"),
+    [
+        (Plan(denoiser={"dwon.0": Slicing(4, 4)}), '"in", "down.N", "mid", "up.N", "out" and "*"'),
+        (
+            Plan(denoiser={"*": Slicing(2, 2), "layers.3": Slicing(4, 4)}),
+            '"in", "down.N", "mid", "up.N", "out" and "*"',
+        ),
+        (Plan(decoder={"down.0": Slicing(4, 4)}), '"in", "mid", "up.N", "out" and "*"'),
+    ],
+)
+def test_a_block_of_another_network_is_refused_where_a_plan_is_used(plan, known):
+    pipe = animatediff()
+    job = Job(height=16, width=16, num_frames=2, num_inference_steps=2, prompt="a cat")
+    for use in (lambda: apply(pipe, plan), lambda: predict(pipe, job, plan), lambda: trace(pipe, **SIZE, plan=plan)):
+        with pytest.raises(PlanError) as error:
+            use()
+        assert str(error.value).endswith(f", but the blocks of this network are {known}.")
+    assert not is_applied(pipe)
+
+
+def test_deeper_blocks_than_there_are_may_be_named():
+    deeper = Plan({"up.9": Slicing(4, 4)}, {"up.9": Slicing(4, 4)})
+    with apply(animatediff(), deeper) as applied:
+        assert applied.plan == deeper
+
+
 @pytest.mark.parametrize("path", BUNDLED_PLANS, ids=lambda path: path.stem)
 def test_the_bundled_plans_can_be_read(path):
     assert Plan.from_json(path.read_text()) == Plan.from_dict(json.loads(path.read_text()))
@@ -58,7 +88,11 @@ def test_there_are_bundled_plans():
         lambda: Plan(denoiser=4),
         lambda: Plan(denoiser={"mid": 4}),
         lambda: Plan(decoder={3: Slicing()}),
-        lambda: Plan(denoiser={"dwon.0": Slicing(4, 4)}),
+        lambda: Plan(denoiser={"down.": Slicing(4, 4)}),
+        lambda: Plan(denoiser={"down.one": Slicing(4, 4)}),
+        lambda: Plan(denoiser={"0.down": Slicing(4, 4)}),
+        lambda: Plan(decoder={"": Slicing(4, 4)}),
+        lambda: Plan(decoder={"down 0": Slicing(4, 4)}),
         lambda: Plan.from_json("{"),
         lambda: Plan.from_json("[]"),
         lambda: Plan.from_json('{"slices": 4}'),

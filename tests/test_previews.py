@@ -10,7 +10,6 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from streamline import InputError, Job, Plan, Rehash, Step, load, preview, run
-from streamline.families.layers.cache_points import find_cut
 from streamline.families.layers.latent_colours import PUBLISHED, WIDTHS, _linear, _pictures, fit
 from streamline.families.networks import network_of
 
@@ -54,7 +53,7 @@ def test_asking_for_previews_changes_nothing(make):
     text = {"prompt": "a cat"} if make is untrained.animatediff else {}
     job = Job.for_model(pipe, num_frames=4, num_inference_steps=4, **text)
     image = None if text else Image.radial_gradient("L").convert("RGB")
-    plan = Plan(rehash=Rehash((0, 3), find_cut(network_of(pipe.unet).lower(pipe.unet))))
+    plan = Plan(rehash=Rehash((0, 3), network_of(pipe.unet).lower(pipe.unet).cache_point("last-layer")))
     before = vars(pipe.scheduler).keys() - {"timesteps"}
     quiet, events = run(pipe, job, plan, image), []
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from networks import KINDS, random_plan
 
-from streamline import LiveTensors
+from streamline import LiveTensors, PlanError, UnsupportedError
 from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.plan import Plan, Slicing, slicing_for
@@ -107,3 +107,18 @@ def test_longer_groups_need_less_memory():
             run_network(case.network, Plan(decoder=Slicing(99, 99, limit)).decoder, False, **case.arguments)
         peaks.append(memory.peak_bytes)
     assert peaks[1] < peaks[0]
+
+
+def test_cache_points_are_named_where_a_network_is_lowered():
+    p = Builder(inputs=("sample",))
+    p.frames("a", lambda c, x: x + 1, "sample")
+    p.frames("b", lambda c, x: x + 1, "a")
+    program = p.build("b", {"early": "a"})
+    assert program.cache_point_names == ("early", "prediction")
+    assert [program.cache_point(name) for name in ("early", "a", "prediction")] == ["a", "a", "b"]
+    with pytest.raises(PlanError, match="'late'"):
+        program.cache_point("late")
+    with pytest.raises(UnsupportedError, match="no point"):
+        p.build("b").cache_point("early")
+    with pytest.raises(ValueError, match="cache point 'early'"):
+        p.build("b", {"early": "c"})

@@ -22,12 +22,12 @@ from streamline import (
     run,
 )
 from streamline.applying.reuse import FeatureCache
-from streamline.families.layers.cache_points import CUTS, find_cut
 from streamline.families.networks import call_arguments, network_of
 from streamline.output.metrics import largest_difference
+from streamline.program.axes import FRAMES
 from streamline.program.conditions import Conditions
 from streamline.program.executor import Call
-from streamline.program.stages import Axis, Program, Stage
+from streamline.program.stages import Program, Stage
 from streamline.sampler import takes_sigmas
 
 STEPS = 5
@@ -45,7 +45,7 @@ def case(request):
 
 
 def _rehash(pipe, full_steps):
-    return Rehash(full_steps, find_cut(network_of(pipe.unet).lower(pipe.unet)))
+    return Rehash(full_steps, network_of(pipe.unet).lower(pipe.unet).cache_point("last-layer"))
 
 
 @pytest.mark.parametrize("guidance", ["together", "apart"])
@@ -95,12 +95,16 @@ def test_a_cut_that_is_not_there_is_named(case):
         run(pipe, job, Plan(rehash=Rehash((0, 2), "up.9.attention.0.out")), image)
 
 
+CUTS = ("deepcache", "last-layer", "paper", "prediction")
+
+
 @pytest.mark.parametrize("cut", CUTS)
 def test_later_cuts_leave_less_and_all_run(case, cut):
     """From the most that is left to nothing; what a step reuses is what a step before kept."""
     pipe, job, image = case
     program = network_of(pipe.unet).lower(pipe.unet)
-    left = [len(program.bind([find_cut(program, one)]).stages) for one in CUTS]
+    assert program.cache_point_names == CUTS
+    left = [len(program.bind([program.cache_point(one)]).stages) for one in CUTS]
     assert left == sorted(left, reverse=True) and len(set(left)) == len(CUTS) and left[-1] == 0
     exact = run(pipe, job, Plan(), image)
     near = run(pipe, job, Plan(Slicing(2, 3), guidance="apart", rehash=Rehash((0, 2, 4), cut)), image)
@@ -132,8 +136,8 @@ class _Line:
 
     def __init__(self, rehash):
         self.values = iter(())
-        value = Stage("kept", "up.0", Axis.FRAMES, lambda c, x: x + next(self.values), ("sample",))
-        self.program = Program(("sample",), (value, Stage("out", "out", Axis.FRAMES, lambda c, x: x, ("kept",))), "out")
+        value = Stage("kept", "up.0", FRAMES, lambda c, x: x + next(self.values), ("sample",))
+        self.program = Program(("sample",), (value, Stage("out", "out", FRAMES, lambda c, x: x, ("kept",))), "out")
         self.memory = FeatureCache(rehash)
 
     def step(self, timestep, value=None):

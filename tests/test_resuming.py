@@ -17,7 +17,6 @@ from diffusers import (
 from PIL import Image
 
 from streamline import Job, OutOfMemory, Plan, Rehash, Step, run
-from streamline.families.layers.cache_points import find_cut
 from streamline.families.networks import network_of
 from streamline.output.metrics import largest_difference
 
@@ -92,7 +91,7 @@ def test_a_scheduler_that_memory_runs_out_in_goes_on_with_what_it_knew(monkeypat
 @pytest.mark.parametrize("where", ["first step", "rehash step", "full step"])
 def test_a_rehash_goes_on_with_the_features_it_kept(monkeypatch, where, residency):
     pipe, job = animatediff()
-    cut = find_cut(network_of(pipe.unet).lower(pipe.unet))
+    cut = network_of(pipe.unet).lower(pipe.unet).cache_point("last-layer")
     plan = Plan(rehash=Rehash((0, 2, 4), cut, extrapolation=0.5), residency=residency)
     undisturbed = made(pipe, job, plan)
     last = {"first step": 1, "rehash step": 2, "full step": 3}[where]

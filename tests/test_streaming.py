@@ -17,7 +17,6 @@ from torch.utils._pytree import tree_leaves
 from streamline import Cancelled, Hooks, Job, OutOfMemory, Plan, Rehash, Source, apply, load, predict, run
 from streamline.commands.plan import WEIGHTS
 from streamline.families.base import Shape
-from streamline.families.layers.cache_points import find_cut
 from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.planning.planner import RESIDENCIES
@@ -79,7 +78,7 @@ def networks_of(pipe):
 
 
 def plans(pipe):
-    cut = find_cut(network_of(pipe.unet).lower(pipe.unet))
+    cut = network_of(pipe.unet).lower(pipe.unet).cache_point("last-layer")
     return {
         "unsliced": Plan(),
         "apart": Plan.uniform(3),

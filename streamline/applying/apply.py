@@ -14,6 +14,7 @@ from ..errors import UnsupportedError
 from ..families.networks import autoencoder_of, decoder_of, denoisers_of
 from ..families.running import run_network
 from ..plan import Plan
+from ..program.groups import check_blocks
 from ..registry import family_of
 from ..weights.residency import can_move_weights, weights_by_stages
 from ..weights.streaming import weights_streamed
@@ -104,11 +105,13 @@ def apply(pipe: DiffusionPipeline, plan: Plan, hooks: Hooks | None = None) -> Ap
     hooks: what is called on the way.
 
     Raises UnsupportedError, and leaves the pipeline alone, when it cannot be run exactly. What makes it so only
-    later raises the same error from the pipeline's next call.
+    later raises the same error from the pipeline's next call. Raises PlanError for a plan that names a block which
+    cannot be of these networks.
     """
     family_of(pipe)
-    for network in (*denoisers_of(pipe), decoder_of(pipe)):
-        check_network(network)
+    sliced = [*((denoiser, plan.denoiser) for denoiser in denoisers_of(pipe)), (decoder_of(pipe), plan.decoder)]
+    for network, blocks in sliced:
+        check_blocks(check_network(network), blocks)
     return Applied(pipe, plan, hooks or Hooks())
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import UnsupportedError
 from ..families.networks import network_of
 from ..families.running import check_parts, diffusers_hooks
+from ..program.stages import Program
 
 
 class ReplacedForward:
@@ -54,8 +55,8 @@ def is_replaced(network: nn.Module) -> bool:
     return isinstance(vars(network).get(_slot(network)), ReplacedForward)
 
 
-def check_network(network: nn.Module) -> None:
-    """Refuse a network that cannot be run as a program: by UnsupportedError, which names the obstacle.
+def check_network(network: nn.Module) -> Program:
+    """Return a network's program, or refuse one that cannot be run so: by UnsupportedError, which names the obstacle.
 
     Its forward must be its class's own, but for a hook of accelerate around it.
     """
@@ -69,7 +70,7 @@ def check_network(network: nn.Module) -> None:
     if getattr(forward, "__func__", forward) is not type(network).forward and not diffusers_hooks(network):
         raise UnsupportedError(f"The forward of this {kind} was replaced by another; take that off first.")
     check_parts(network)
-    family.lower(network)
+    return family.lower(network)
 
 
 def _slot(network: nn.Module) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..families.layers.cache_points import find_cut
 from ..plan import SPARSE, Rehash
 from ..program.executor import Call
 
@@ -76,7 +75,7 @@ class FeatureCache:
             self.forget()
             self._run = current
         program, sample = call.program, call.values["sample"]
-        point = find_cut(program, self._rehash.cut)
+        point = program.cache_point(self._rehash.cut)
         extent = (call.conditions.batch, call.conditions.frames)
         if call.apart and extent == self._extent:
             self._now = self._now and self._now.apart(*extent)

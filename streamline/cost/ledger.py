@@ -9,14 +9,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ..program.axes import FRAMES, Axis
 from ..program.groups import Group
 from ..program.slicing import bounds
-from ..program.stages import Axis, Stage
+from ..program.stages import Stage
 from ..program.walk import carry_through
 from .measuring import INSIDE, NATURAL, PACKED, Sample, Value, Work
 from .table import Table
 
 Bounds = list[tuple[int, int]]
+Kind = tuple[int, tuple[int, int]]  # of a slice: its size, and how many elements more its stages see on each side
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class State:
         """Whether a slice of it is a tensor of its own."""
         if self.pieces is None:
             return False
-        is_one = any(a <= start and stop <= b for a, b in self.pieces) if axis is Axis.FRAMES else len(self.pieces) == 1
+        is_one = any(a <= start and stop <= b for a, b in self.pieces) if axis.cuts_rows else len(self.pieces) == 1
         return self.on_host or not is_one
 
 
@@ -59,6 +61,7 @@ class Ledger:
         self._table, self._shapes = table, table.values
         self._live = self.peak_bytes = sum(state.nbytes for state in values.values())
         self._pieces: Bounds = []
+        self._kinds: dict[tuple[int, int], Kind] = {}  # of every piece
         self._carried: dict[tuple, Sample] = {}
         self._at, self._carried_bytes = (0, 0), 0.0  # of the slice that is carried now
         self._works: dict[tuple[int, int], Work] = {}
@@ -92,23 +95,24 @@ class Ledger:
         state, shape = self.values[stage.reads[0]], self._shapes[stage.reads[0]]
         moments = self._table.norm(stage, state.packed, slices)
         rows = shape.shape[0]
-        copied = max((b - a for a, b in bounds(rows, slices) if state.is_copied(Axis.FRAMES, a, b)), default=0)
+        copied = max((b - a for a, b in bounds(rows, slices) if state.is_copied(FRAMES, a, b)), default=0)
         self._note(moments.peak_bytes + copied * shape.nbytes / rows)
         self._live += moments.kept_bytes
         self.work += moments.work
         self._send([stage.reads[0]], self.values)
 
     def pieces(self, group: Group, pieces: Bounds) -> Bounds:
-        """The first slice, and one of every size of those that follow, where nothing grows or shrinks meanwhile."""
-        self._pieces = pieces
-        if group.axis is Axis.FRAMES and group.keep != "whole":
+        """The first slice, and one of every kind of those that follow, where nothing grows or shrinks meanwhile."""
+        self._pieces, extent = pieces, self.extent(group.along, group.axis)
+        self._kinds = {(start, stop): (stop - start, group.around(start, stop, extent)) for start, stop in pieces}
+        if group.axis.cuts_rows and group.keep != "whole":
             return pieces
-        return [pieces[0], *{stop - start: (start, stop) for start, stop in pieces[1:]}.values()]
+        return [pieces[0], *{self._kinds[piece]: piece for piece in pieces[1:]}.values()]
 
     def carry(self, group: Group, start: int, stop: int, until: int | None = None) -> Sample:
         names = group.needs(until)
         copied = frozenset(name for name in names if self.values[name].is_copied(group.axis, start, stop))
-        key = (stop - start, until, copied)
+        key = (self._kinds[start, stop], until, copied)
         if key not in self._carried:
             self._carried[key] = self._follow(group, *key)
         carried = self._carried[key]
@@ -168,8 +172,9 @@ class Ledger:
             del self.values[name]
         self.values.update(self._outputs)
 
-    def _follow(self, group: Group, size: int, until: int | None, copied: frozenset[str]) -> Sample:
+    def _follow(self, group: Group, kind: Kind, until: int | None, copied: frozenset[str]) -> Sample:
         """One slice through all stages, or those before `until`. copied: what it reads as tensors of its own."""
+        size, around = kind
         local = {name: self._shapes[name].nbytes * size / self._shapes[name].extent(group.axis) for name in copied}
         peak, convolution, work = 0.0, 0.0, Work()
 
@@ -178,7 +183,7 @@ class Ledger:
             tags = "".join(
                 INSIDE if name in local else PACKED if self.values[name].packed else NATURAL for name in stage.reads
             )
-            sample = self._table.slice(stage, tags, size)
+            sample = self._table.slice(stage, tags, size, around)
             peak = max(peak, sum(local.values()) + sample.peak_bytes)
             convolution = max(convolution, sample.largest_convolution_bytes)
             work += sample.work
@@ -192,9 +197,9 @@ class Ledger:
         self.peak_bytes = max(self.peak_bytes, self._live + more)
 
     def _add_works(self, are_alike: bool) -> None:
-        """Of every slice; those that were not carried are like one of their size that was."""
-        sizes = {stop - start: work for (start, stop), work in self._works.items()}
-        works = [self._works.get((start, stop)) or sizes[stop - start] for start, stop in self._pieces]
+        """Of every slice; those that were not carried are like one of their kind that was."""
+        known = {self._kinds[piece]: work for piece, work in self._works.items()}
+        works = [self._works.get(piece) or known[self._kinds[piece]] for piece in self._pieces]
         if are_alike:
             works = [work * count for work, count in Counter(works).items()]
         self.work = sum(works, self.work)
@@ -206,7 +211,6 @@ class Ledger:
 
 
 def _fits(axis: Axis, value: Value, other: Value) -> bool:
-    """As tensors compare slices: over rows, or pixels, the rest of the shape must agree."""
-    if axis is Axis.FRAMES or len(value.shape) == 3 or len(other.shape) == 3:
-        return value.shape == other.shape
-    return value.shape[:2] == other.shape[:2] and value.extent(axis) == other.extent(axis)
+    """As tensors compare slices."""
+    size = value.extent(axis)
+    return size == other.extent(axis) and axis.piece(value.shape, size) == axis.piece(other.shape, size)

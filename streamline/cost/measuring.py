@@ -22,10 +22,10 @@ from torch.utils.flop_counter import flop_registry
 
 from ..families.networks import network_of
 from ..hardware.live_tensors import LiveTensors
+from ..program.axes import PIXELS, Axis
 from ..program.conditions import Conditions
 from ..program.moments import AppliedNorm, Moments, measure
-from ..program.slicing import cut, unslice, whole
-from ..program.stages import Axis, Stage
+from ..program.stages import Stage
 
 T = TypeVar("T")
 
@@ -124,9 +124,7 @@ class Value:
         return self if self.is_packed else Value(self.shape, self.dtype, tuple(sorted(self.order)))
 
     def extent(self, axis: Axis) -> int:
-        if axis is Axis.FRAMES:
-            return self.shape[0]
-        return self.shape[1] if len(self.shape) == 3 else self.shape[2] * self.shape[3]
+        return axis.extent(self.shape)
 
     def empty(self) -> Tensor:
         """A tensor of this layout, without data where fake tensors are made."""
@@ -137,11 +135,7 @@ class Value:
 
     def piece(self, axis: Axis, size: int) -> Value:
         """One slice of it that is a tensor of its own."""
-        if axis is Axis.FRAMES:
-            shape = (size, *self.shape[1:])
-        else:
-            shape = (self.shape[0], size, self.shape[2]) if len(self.shape) == 3 else (*self.shape[:2], size, 1)
-        return Value(shape, self.dtype, self.order)
+        return Value(axis.piece(self.shape, size), self.dtype, self.order)
 
 
 def metered(action: Callable[[], T], networks: Iterable[nn.Module] = ()) -> tuple[T, Sample]:
@@ -222,7 +216,7 @@ class Probe:
         """
         is_full = all(weight.dtype == torch.float32 for weight in network.parameters())
         weights = sum(weight.numel() for weight in network.parameters())
-        pixels = sum(value.shape[0] * value.extent(Axis.PIXELS) for value in self.inputs.values())
+        pixels = sum(value.shape[0] * value.extent(PIXELS) for value in self.inputs.values())
         return is_full and weights * pixels <= SMALL
 
     def _metered(self, action: Callable[[], T]) -> tuple[T, Sample]:
@@ -239,25 +233,35 @@ class Probe:
         with mode():
             values = [_laid_out(value, tag).empty() for value, tag in zip(reads, tags, strict=True)]
             norm = () if stage.norm is None else (stage.norm,)
-            slices = [whole(stage.axis, value) for value in values]
+            slices = [stage.axis.whole(value) for value in values]
             result, sample = self._metered(
-                lambda: unslice(stage.axis, stage.run(*norm, conditions, *slices), values[0])
+                lambda: stage.axis.unslice(
+                    stage.run(*norm, conditions, *slices), values[stage.reads.index(stage.along)]
+                )
             )
             return Value.of(result), sample
 
-    def slice(self, name: str, reads: list[Value], tags: str, size: int) -> Sample:
-        """A stage on a slice of `size` elements of its axis."""
+    def slice(self, name: str, reads: list[Value], tags: str, size: int, around: tuple[int, int] = (0, 0)) -> Sample:
+        """A stage on a slice of `size` elements of its axis. around: how many more a halo reaches on each side."""
         stages, conditions, mode = self._way
-        stage = stages[name]
+        stage, (before, after) = stages[name], around
+        axis, needed = stage.axis, before + size + after
+
+        def given(name: str, value: Value, tag: str) -> Tensor:
+            if tag == INSIDE:
+                return value.piece(axis, size).empty()
+            if name in stage.whole:
+                return axis.whole(_laid_out(value, tag).empty())
+            # Between two measured sizes is read off, of which one may be larger than the value with its halo.
+            wide = value if value.extent(axis) >= needed else value.piece(axis, needed)
+            halo = stage.halo.get(name, 0)
+            return axis.cut(_laid_out(wide, tag).empty(), before - min(halo, before), before + size + min(halo, after))
+
         with mode():
-            slices = [
-                value.piece(stage.axis, size).empty()
-                if tag == INSIDE
-                else cut(stage.axis, _laid_out(value, tag).empty(), 0, size)
-                for value, tag in zip(reads, tags, strict=True)
-            ]
+            slices = [given(*each) for each in zip(stage.reads, reads, tags, strict=True)]
             norm = () if stage.norm is None else (_applied(stage.norm, conditions.batch),)
-            seen = conditions.of_slice(stage.axis, 0, size, reads[0].extent(stage.axis))
+            extent = reads[stage.reads.index(stage.along)].extent(axis)
+            seen = conditions.of_slice(axis, before, before + size, extent)
             return self._metered(lambda: stage.run(*norm, seen, *slices))[1]
 
     def norm(self, name: str, value: Value, tag: str, slices: int) -> Sample:
@@ -277,7 +281,7 @@ class Probe:
             return moments.applied()
 
         with mode():
-            pixels = value.piece(Axis.PIXELS, size).empty()
+            pixels = value.piece(PIXELS, size).empty()
             return self._metered(lambda: take(pixels))[1]
 
 

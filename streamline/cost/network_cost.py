@@ -158,7 +158,7 @@ def _follow(table: Table, groups: tuple[Group, ...], inputs: tuple[str, ...]) ->
 
 
 def _count(table: Table, group: Group) -> int:
-    return min(group.slices, table.values[group.reads[0]].extent(group.axis))
+    return min(group.slices, table.values[group.along].extent(group.axis))
 
 
 def _casting(table: Table, group: Group) -> Work:

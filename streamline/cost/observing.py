@@ -8,7 +8,6 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..errors import UnsupportedError
-from ..families.layers.cache_points import find_cut
 from ..families.layers.plain import is_touched
 from ..families.networks import autoencoder_of, denoisers_of
 from ..families.subjects import subject_of
@@ -72,7 +71,7 @@ def observations_of(
     steps = [step_seconds[i] for i in full if is_even or COUNTED_STEPS <= i < len(step_seconds) - 1]
     found = []
     if steps:
-        keep = None if plan.rehash is None else find_cut(costs.denoiser.program, plan.rehash.cut)
+        keep = None if plan.rehash is None else costs.denoiser.program.cache_point(plan.rehash.cut)
         work = costs.denoise(plan.denoiser, plan.guidance, keep=keep).work
         found.append(Observation(model, run, "denoise", *place.parts(work, dtype), statistics.median(steps)))
     if decode_seconds is not None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..families.base import Phase
-from ..families.layers.cache_points import find_cut
 from ..hardware.device import Device
 from ..hardware.rates import Rates
 from ..plan import SPARSE, BlockSlicing, Plan, Rehash
 from ..prediction import Prediction, StagePrediction
+from ..program.groups import check_blocks
 from .experience import NO_CORRECTION, Correction
 from .measuring import Sample, Value, Work
 from .network_cost import NetworkCost
@@ -104,7 +104,10 @@ def called_whole(costs: PipelineCost, phase: Phase) -> int:
 
 
 def predict(costs: PipelineCost, plan: Plan | None, place: Place) -> Prediction:
-    """Return what a run by a plan will take, or one of the untouched pipeline; a run with a budget is capped."""
+    """Return what a run by a plan will take, or one of the untouched pipeline; a run with a budget is capped.
+
+    Raises PlanError for a plan that names a block or a cache point which the networks do not have.
+    """
     return _Predicting(costs, plan, place).prediction()
 
 
@@ -116,6 +119,9 @@ class _Predicting:
             place = place.capped
         if plan is not None and place.is_cpu:  # host memory is the device's own
             plan = replace(plan, denoiser=_without_host(plan.denoiser), decoder=_without_host(plan.decoder))
+        if plan is not None:
+            check_blocks(costs.denoiser.program, plan.denoiser)
+            check_blocks(costs.decoder.program, plan.decoder)
         self.costs, self.plan, self.place = costs, plan, place
         self.dtype = costs.subject.dtype
         self.residency = "all" if plan is None else plan.residency
@@ -154,7 +160,7 @@ class _Predicting:
             yield self._network(phase, self.steps * phase.times, cost)
             yield from self._beside(phase)
             return
-        cut = find_cut(costs.denoiser.program, plan.rehash.cut)
+        cut = costs.denoiser.program.cache_point(plan.rehash.cut)
         full = plan.rehash.count_full(self.steps)
         feature, before = kept_bytes(costs.denoiser.values[cut], plan.rehash)
         cost = costs.denoise(plan.denoiser, plan.guidance, keep=cut, streamed=streamed)

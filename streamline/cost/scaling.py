@@ -7,13 +7,14 @@ a slice of one frame does not shrink when there are fewer of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
 from ..families.base import Called, Phase
 from ..job import Job
-from ..program.stages import Axis, Stage
+from ..program.stages import Stage
 from .measuring import Sample, Value, Work
 from .pipeline_cost import PipelineCost
 from .table import Table
@@ -45,10 +46,11 @@ class ScaledTable:
     def whole(self, stage: Stage, packed: tuple[bool, ...]) -> Sample:
         return _times(self._table.whole(stage, packed), self._frames * self._pixels)
 
-    def slice(self, stage: Stage, tags: str, size: int) -> Sample:
+    def slice(self, stage: Stage, tags: str, size: int, around: tuple[int, int] = (0, 0)) -> Sample:
         """A slice of so many frames has fewer pixels, and one of so many pixels has fewer frames."""
-        share = self._pixels if stage.axis is Axis.FRAMES else self._frames
-        return _times(self._table.slice(stage, tags, size), share)
+        shares = {"frames": self._frames, "pixels": self._pixels, "width": self._width}
+        share = math.prod(shares[direction] for direction in stage.axis.spans)
+        return _times(self._table.slice(stage, tags, size, around), share)
 
     def weights_of(self, stages: Sequence[Stage]) -> dict[int, int]:
         return self._table.weights_of(stages)

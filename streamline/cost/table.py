@@ -16,7 +16,7 @@ from functools import cached_property
 from torch import nn
 
 from ..program.casting import HOOK, cast_layers, size_of
-from ..program.stages import Axis, Program, Stage
+from ..program.stages import Program, Stage
 from ..program.weights import stage_weights
 from .measuring import INSIDE, NATURAL, PACKED, Probe, Sample, Value, Work
 
@@ -91,23 +91,26 @@ class Table:
             )
         return self._known[key]
 
-    def slice(self, stage: Stage, tags: str, size: int) -> Sample:
+    def slice(self, stage: Stage, tags: str, size: int, around: tuple[int, int] = (0, 0)) -> Sample:
         """A stage on a slice of `size` elements of its axis.
 
-        tags: for each value read INSIDE, PACKED or NATURAL.
+        tags: for each value read INSIDE, PACKED or NATURAL. around: how many elements there are before and after it,
+        as far as a halo could reach.
         """
-        key = (stage.name, tags, size)
+        halo = max(stage.halo.values(), default=0)
+        around = min(halo, around[0]), min(halo, around[1])
+        key = (stage.name, tags, size, around)
         if key not in self._known:
             reads = self._reads(stage)
             # Of these layouts, some are the same: a slice of the rows of a packed value is packed by itself.
-            alike = (NATURAL, INSIDE) if stage.axis is Axis.FRAMES else (NATURAL,)
+            alike = (NATURAL, INSIDE) if stage.axis.cuts_rows else (NATURAL,)
             pairs = zip(reads, tags, strict=True)
             tags = "".join(PACKED if tag in alike and value.is_packed else tag for value, tag in pairs)
             low, high = ends = self._ends(stage, size)
             first, last = (
                 self._recall(
-                    self._name(stage, reads, f"slice {end}", tags),
-                    lambda probe, end=end: probe.slice(stage.name, reads, tags, end),
+                    self._name(stage, reads, f"slice {end}" + (f" around {around}" if halo else ""), tags),
+                    lambda probe, end=end: probe.slice(stage.name, reads, tags, end, around),
                 )
                 for end in ends
             )
@@ -167,13 +170,13 @@ class Table:
 
     def _ends(self, stage: Stage, size: int) -> tuple[int, int]:
         """The measured slice sizes that another one is read off from; twice the same if it is measured itself."""
-        if stage.axis is Axis.PIXELS:
-            pixels = self.values[stage.reads[0]].extent(stage.axis)
-            ends = (max(1, pixels // 32), max(2, pixels // 2))
+        if not stage.axis.cuts_rows:
+            extent = self.values[stage.along].extent(stage.axis)
+            ends = (max(1, extent // 32), max(2, extent // 2))
         else:
             ends = (2, max(3, self.frames // 2))
         # One row is a case of its own: it is packed, whatever the layout it is cut from.
-        is_measured = size in ends or (size == 1 and stage.axis is Axis.FRAMES)
+        is_measured = size in ends or (size == 1 and stage.axis.cuts_rows)
         return (size, size) if is_measured else ends
 
     def _reads(self, stage: Stage) -> list[Value]:
@@ -181,7 +184,11 @@ class Table:
 
     def _name(self, stage: Stage, reads: list[Value], kind: str, tags: str) -> str:
         """What the sample depends on, written out."""
-        rows = f" {self.batch}x{self.frames}" if stage.axis is Axis.PIXELS or kind == "whole" else ""
+        rows = "" if stage.axis.cuts_rows and kind != "whole" else f" {self.batch}x{self.frames}"
+        if stage.beyond:  # how much of each value it is given
+            pairs = zip(stage.reads, reads, strict=False)
+            given = ("whole" if name in stage.whole else stage.halo.get(name, 0) for name, _ in pairs)
+            rows += f" {list(given)} of {[value.shape[0] for value in reads]}"
         layouts = " ".join(f"{value.dtype}{value.shape[1:]}{value.order}" for value in reads)
         return f"{self._keys[stage.name]} {kind}{rows} {tags} {layouts}"
 

@@ -17,6 +17,7 @@ from ..families.subject import Subject
 from ..families.subjects import build_part, subject_named, subject_of
 from ..hardware.live_tensors import LiveTensors
 from ..plan import BlockSlicing, Plan
+from ..program.groups import check_blocks
 from ..registry import family_named
 
 
@@ -78,6 +79,7 @@ def _trace(network: nn.Module, slicing: BlockSlicing | None, plan: Plan | None, 
         if plan is None:
             network(**arguments)
         else:
+            check_blocks(network_of(network).lower(network), slicing)
             run_network(network, slicing, plan.guidance == "apart", **arguments)
     return Trace(memory.peak_bytes, memory.weights_bytes, memory.calls, tuple(memory.timeline))
 

@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass
 
 from ..cost.network_cost import NetworkCost
 from ..plan import BlockSlicing, Keep, Slicing
-from ..program.stages import Axis
+from ..program.axes import Axis
 
 # Numbers of slices that are tried: closer together where they matter more.
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 25, 32, 48, 64)
@@ -159,7 +159,7 @@ def _refine(
 def _slicing(levels: dict[Slot, int], keep: Keep) -> BlockSlicing:
     blocks = defaultdict(dict)
     for (block, axis), level in levels.items():
-        blocks[block][axis.value] = COUNTS[level]
+        blocks[block][axis.counted] = COUNTS[level]
     return tuple(sorted((block, Slicing(**counts, keep=keep)) for block, counts in blocks.items()))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .stages import Axis
+from .axes import Axis
+from .slicing import widen
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Conditions:
     rows: tensors, or tuples and lists of tensors, whose first dimension is the rows.
     shared: anything that is the same for every row.
     window: the rows in view, start and stop.
+    span: the elements of the axis in view, start and stop; None where stages are given whole values.
     pixels: of the whole values of which a pixel stage is given slices; None where it is given all of them.
     """
 
@@ -29,6 +31,7 @@ class Conditions:
     shared: Mapping[str, Any]
     window: tuple[int, int] | None = None
     pixels: int | None = None
+    span: tuple[int, int] | None = None
 
     def __getitem__(self, name: str) -> Any:
         if name in self.shared:
@@ -46,7 +49,16 @@ class Conditions:
 
     def of_slice(self, axis: Axis, start: int, stop: int, extent: int) -> Conditions:
         """The conditions of one slice of values that have so many elements along an axis."""
-        return self.slice_rows(start, stop) if axis is Axis.FRAMES else replace(self, pixels=extent)
+        seen = replace(self, span=(start, stop))
+        return seen.slice_rows(start, stop) if axis.cuts_rows else replace(seen, pixels=extent)
+
+    def without_halo(self, axis: Axis, value: Tensor, halo: int) -> Tensor:
+        """Return the slice itself of what was made of a slice with its halo (`Stage.halo`), element by element."""
+        if self.span is None:
+            return value
+        start, stop = self.span
+        before = start - widen(start, stop, halo, stop)[0]
+        return axis.cut(value, before, before + stop - start)
 
     def sample(self, index: int) -> Conditions:
         """The conditions of one sample of the batch with all its frames."""

@@ -15,10 +15,11 @@ from typing import Protocol
 from torch import Tensor
 
 from ..plan import BlockSlicing
+from .axes import FRAMES
 from .conditions import Conditions
 from .groups import group_stages
 from .slicing import empty_for
-from .stages import Axis, Program
+from .stages import Program
 from .tensors import Tensors
 from .walk import walk
 
@@ -59,7 +60,7 @@ class Executor:
             sample = {name: value[start:stop] for name, value in values.items()}
             result = self._run(sample, conditions.sample(index), features, index)
             if output is None:
-                output = empty_for(Axis.FRAMES, result, like=next(iter(values.values())))
+                output = empty_for(FRAMES, result, like=next(iter(values.values())).shape)
             output[start:stop].copy_(result)
         return output
 

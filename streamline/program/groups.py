@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
-from ..plan import BlockSlicing, Keep, Slicing, slicing_for
-from .stages import Axis, Program, Stage
+from ..errors import PlanError, quoted
+from ..plan import EVERY_BLOCK, BlockSlicing, Keep, Slicing, slicing_for
+from .axes import Axis
+from .slicing import widen
+from .stages import Program, Stage
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,31 @@ class Group:
         """Return what an output is kept as that is written slice by slice: a tensor, one a row, or one a slice."""
         if self.keep == "whole" or name in self.final:
             return "tensor"
-        return "pieces" if self.axis is Axis.FRAMES else "rows"
+        return "pieces" if self.axis.cuts_rows else "rows"
 
     def needs(self, until: int | None) -> tuple[str, ...]:
-        """Return what is read from outside by the stages before `until`, or by all."""
-        if until is None:
-            return self.reads
-        return tuple(name for name in self.reads if any(name in stage.reads for stage in self.stages[:until]))
+        """Return what is read from outside in slices by the stages before `until`, or by all."""
+        read = {name for stage in self.stages[:until] for name in stage.reads if name not in stage.beyond}
+        return tuple(name for name in self.reads if name in read)
+
+    @property
+    def along(self) -> str:
+        """Return a value read from outside in which the axis has as many elements as in all that are cut."""
+        return self.stages[0].along
+
+    @cached_property
+    def beyond(self) -> frozenset[str]:
+        """Return the values of which slices are given more than their own elements: each is one tensor meanwhile."""
+        return frozenset().union(*(stage.beyond for stage in self.stages))
+
+    def around(self, start: int, stop: int, extent: int) -> tuple[int, int]:
+        """Return how many elements more before and after a slice its stages are given at most."""
+        first, last = widen(start, stop, self._halo, extent)
+        return start - first, last - stop
+
+    @cached_property
+    def _halo(self) -> int:
+        return max((halo for stage in self.stages for halo in stage.halo.values()), default=0)
 
     @cached_property
     def done(self) -> tuple[tuple[str, ...], ...]:
@@ -64,8 +85,21 @@ class Group:
         )
 
 
+def check_blocks(program: Program, blocks: BlockSlicing) -> None:
+    """Refuse slicing that names a block which cannot be this network's, by PlanError; a deeper one than it has may."""
+    kinds = program.block_kinds
+    for block, _ in blocks:
+        if block != EVERY_BLOCK and block.split(".")[0] not in kinds:
+            names = ", ".join(f'"{name}"' for name in kinds.values())
+            raise PlanError(f'The plan cuts {quoted(block)}, but the blocks of this network are {names} and "*".')
+
+
 def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
-    """Cut a program into groups: a new one starts where the axis changes, at a norm, or at a length limit."""
+    """Cut a program into groups.
+
+    A new one starts where the axis changes, at a norm, at a length limit, and at a stage that reads more than the slice
+    of a value that the group is only making.
+    """
     table = dict(blocks)
     groups: list[list[int]] = []
     for index, stage in enumerate(program.stages):
@@ -73,8 +107,9 @@ def group_stages(program: Program, blocks: BlockSlicing) -> tuple[Group, ...]:
         current = groups[-1] if groups else []
         joins = (
             current
-            and program.stages[current[0]].axis is stage.axis
+            and program.stages[current[0]].axis == stage.axis
             and (stage.norm is None or _can_repeat(program, current, index, table))
+            and stage.beyond.isdisjoint(program.stages[at].name for at in current)
             and (limit is None or len(current) < limit)
         )
         if joins:
@@ -90,7 +125,7 @@ def _can_repeat(program: Program, current: list[int], index: int, table: dict[st
     stages = [program.stages[position] for position in (*current, index)]
     *before, last = stages
     return (
-        last.axis is Axis.PIXELS
+        not last.axis.cuts_rows
         and all(slicing_for(table, stage.block).keep != "whole" for stage in stages)
         and all(stage.norm is None for stage in before[1:])
         and last.reads[0] in {stage.name for stage in before}
@@ -109,7 +144,7 @@ def _group(program: Program, indices: list[int], table: dict[str, Slicing], last
     return Group(
         axis=axis,
         stages=stages,
-        slices=max(slicing.frames if axis is Axis.FRAMES else slicing.pixels for slicing in asked),
+        slices=max(getattr(slicing, axis.counted) for slicing in asked),
         reads=tuple(reads),
         dead=frozenset(name for name in reads if last_reads[name] <= indices[-1]),
         writes=writes,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .axes import FRAMES
 from .rows import Rows
 from .slicing import bounds
-from .stages import Axis
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def measure(norm: nn.GroupNorm, images: Tensor | Rows, batch: int, slices: int) 
         return torch.var_mean(rows.to(dtype).reshape(len(rows), norm.num_groups, -1), dim=2, correction=0)
 
     def rows(start: int, stop: int) -> Tensor:
-        return images.read(Axis.FRAMES, start, stop) if isinstance(images, Rows) else images[start:stop]
+        return images.read(FRAMES, start, stop) if isinstance(images, Rows) else images[start:stop]
 
     count = images.count if isinstance(images, Rows) else images.shape[0]
     parts = [frame_moments(rows(start, stop)) for start, stop in bounds(count, slices)]

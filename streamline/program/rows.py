@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .slicing import cut
-from .stages import Axis
+from .axes import FRAMES, Axis, Shape
 
 
 class Rows:
@@ -29,39 +28,28 @@ class Rows:
         self._starts = [0]
 
     @classmethod
-    def empty(cls, piece: Tensor, rows: int, size: torch.Size, *, on_host: bool) -> Rows:
-        """Room for a value, a piece for each row, given a slice of its pixels and its height and width or pixels."""
-        made = cls(piece.device, on_host=on_host)
-        shape = (1, size[0], piece.shape[2]) if piece.ndim == 3 else (1, piece.shape[1], *size)
-        for _ in range(rows):
-            made._append(made._room(shape, piece.dtype))
+    def empty(cls, shape: Shape, like: Tensor, *, on_host: bool) -> Rows:
+        """Room for a value of this shape, a piece for each row, on the device and of the type of another."""
+        made = cls(like.device, on_host=on_host)
+        for _ in range(shape[0]):
+            made._append(made._room((1, *shape[1:]), like.dtype))
         return made
 
     @property
-    def size(self) -> torch.Size:
-        """Height and width of images, pixels of tokens."""
-        first = self._first()
-        return first.shape[1:2] if first.ndim == 3 else first.shape[2:]
+    def shape(self) -> tuple[int, ...]:
+        """Of the value, as far as it was added."""
+        return (self.count, *self._first().shape[1:])
 
     @property
     def count(self) -> int:
         """Rows that were added so far."""
         return self._starts[-1]
 
-    def fits(self, piece: Tensor) -> bool:
-        """Whether a slice of pixels can be written into it."""
+    def fits(self, axis: Axis, piece: Tensor) -> bool:
+        """Whether a slice of an axis that is not the rows can be written into it."""
         first = self._first()
-        channels = first.shape[2] if first.ndim == 3 else first.shape[1]
-        same = piece.ndim == first.ndim and piece.dtype == first.dtype and piece.shape[0] == self.count
-        return same and channels == (piece.shape[2] if piece.ndim == 3 else piece.shape[1])
-
-    def outline(self) -> Tensor:
-        """A tensor of its shape without memory, for what only looks at shapes."""
-        first = self._first()
-        return torch.empty((self.count, *first.shape[1:]), dtype=first.dtype, device="meta")
-
-    def extent(self, axis: Axis) -> int:
-        return self.count if axis is Axis.FRAMES else self.size.numel()
+        is_alike = piece.ndim == first.ndim and piece.dtype == first.dtype
+        return is_alike and axis.room(piece.shape, self.shape) == self.shape
 
     def add(self, rows: Tensor) -> None:
         """Keep a copy, for somebody else may hold what a stage returned."""
@@ -70,8 +58,8 @@ class Rows:
 
     def read(self, axis: Axis, start: int, stop: int) -> Tensor:
         """A slice on the device: a copy, but for rows that lie in one piece there."""
-        if axis is Axis.PIXELS:
-            parts = [self._on_device(cut(axis, piece, start, stop)) for piece in self._pieces]
+        if not axis.cuts_rows:
+            parts = [self._on_device(axis.cut(piece, start, stop)) for piece in self._pieces]
         else:
             parts = [
                 self._on_device(piece[max(start - first, 0) : stop - first])
@@ -80,11 +68,11 @@ class Rows:
             ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def write(self, start: int, stop: int, pixels: Tensor) -> None:
-        """Put a slice of pixels in its place."""
+    def write(self, axis: Axis, start: int, stop: int, result: Tensor) -> None:
+        """Put a slice of an axis that is not the rows in its place."""
         for piece, first, last in self._placed():
-            part = cut(Axis.PIXELS, piece, start, stop)
-            part.copy_(pixels[first:last], non_blocking=part.is_contiguous())
+            part = axis.cut(piece, start, stop)
+            part.copy_(result[first:last], non_blocking=part.is_contiguous())
         self._is_coming = True
 
     def free(self, stop: int) -> None:
@@ -95,7 +83,7 @@ class Rows:
 
     def gather(self) -> Tensor:
         """All of it as one tensor on the device."""
-        return self.read(Axis.FRAMES, 0, self.count)
+        return self.read(FRAMES, 0, self.count)
 
     def _append(self, piece: Tensor) -> None:
         self._pieces.append(piece)

@@ -1,10 +1,7 @@
 """A network as data: a flat list of stages, each of which may be run on any slice of one axis.
 
 Every stage writes one value, named after the stage, and reads values by name, so that groups, lifetimes and
-dead code follow from the names alone. Features have one of two layouts, rows being batch x frames:
-
-    images  (rows, channels, height, width)
-    tokens  (rows, pixels, channels)
+dead code follow from the names alone. How values are laid out, and how an axis lies in them, is in axes.py.
 
 A frame stage works on each row by itself and sees a slice of the rows. A pixel stage works on each pixel by
 itself and sees a slice of the pixels with every frame: images come as (rows, channels, pixels, 1), tokens as
@@ -13,20 +10,18 @@ itself and sees a slice of the pixels with every frame: images come as (rows, ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from functools import cached_property
 
 from torch import Tensor, nn
 
+from ..errors import PlanError, UnsupportedError
+from .axes import FRAMES, PIXELS, Axis
+
 CALL = "call"
-
-
-class Axis(Enum):
-    """What a stage can be sliced over: the paper's spatial layers over frames, its temporal layers over pixels."""
-
-    FRAMES = "frames"
-    PIXELS = "pixels"
+PREDICTION = "prediction"  # the cache point that every program has: its output
 
 
 @dataclass(frozen=True)
@@ -44,6 +39,11 @@ class Stage:
     of: the modules it calls, beside the norm; their weights have to be on the device while it runs.
     kind: what it does with them. Stages of one kind whose modules are alike cost the same on like values, so that only
         one of them is measured (cost/table.py); by default it is the name, so that a stage is like no other.
+    whole: those values read that every slice is given all of, as an attention is its keys and values.
+    halo: for some values read, how many elements more than the slice it is given on each side, fewer at the ends, as a
+        convolution over lines is. `Conditions.without_halo` takes off again what it made of them.
+
+    Raises ValueError for a stage that reads no value in slices, or that normalises one it reads otherwise.
     """
 
     name: str
@@ -54,9 +54,27 @@ class Stage:
     norm: nn.GroupNorm | None = None
     of: tuple[nn.Module, ...] = ()
     kind: str = ""
+    whole: tuple[str, ...] = ()
+    halo: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", self.kind or self.name)
+        if not set(self.reads) - set(self.whole) or not self.beyond <= set(self.reads):
+            raise ValueError(
+                f"Stage {self.name!r} must read a value in slices, and everything that it asks more of than a slice."
+            )
+        if self.norm is not None and self.reads[0] in self.beyond:
+            raise ValueError(f"Stage {self.name!r} must read what it normalises in slices.")
+
+    @cached_property
+    def beyond(self) -> frozenset[str]:
+        """Return the values of which it is given more than the slice: whole, or with a halo."""
+        return frozenset((*self.whole, *self.halo))
+
+    @cached_property
+    def along(self) -> str:
+        """Return the first value that it does not read whole: the axis has as many elements as in this one."""
+        return next(name for name in self.reads if name not in self.whole)
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,8 @@ class Program:
     kept: a value that is needed after the run, beside the output.
     hold: called before a group of stages runs, with its stages and with those of the group that follows, so that the
         weights of both can be brought to the device.
+    cache_points: values that a step may take over from the step before (Step Rehash, paper section 3.4), by the names
+        that the family gives them, from the one that leaves the most to compute to the one that leaves the least.
     """
 
     inputs: tuple[str, ...]
@@ -73,6 +93,7 @@ class Program:
     output: str
     kept: str | None = None
     hold: Callable[[tuple[Stage, ...], tuple[Stage, ...]], object] | None = None
+    cache_points: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         known = set(self.inputs)
@@ -95,6 +116,34 @@ class Program:
         if self.kept is not None:
             last[self.kept] = len(self.stages)
         return last
+
+    @cached_property
+    def block_kinds(self) -> dict[str, str]:
+        """Return the words that its blocks' names start with, and how such names are written: {"down": "down.N"}."""
+        names = dict.fromkeys(stage.block for stage in self.stages)
+        return {name.split(".")[0]: re.sub(r"\d+", "N", name) for name in names}
+
+    @property
+    def cache_point_names(self) -> tuple[str, ...]:
+        """Return the names of its cache points, the output last."""
+        return (*self.cache_points, PREDICTION)
+
+    def cache_point(self, name: str) -> str:
+        """Return the value that a cache point keeps: a named one, or any value of the program by its own name.
+
+        Raises PlanError for a value that is not there, UnsupportedError for a network without cache points.
+        """
+        if name == PREDICTION:
+            return self.output
+        if name in self.cache_points:
+            return self.cache_points[name]
+        if any(stage.name == name for stage in self.stages):
+            return name
+        if not self.cache_points:
+            raise UnsupportedError(
+                "This network has no point at which a step could reuse what the step before computed."
+            )
+        raise PlanError(f"The plan's rehash cuts at {name!r}, which this network does not have.")
 
     def bind(self, names: Iterable[str]) -> Program:
         """This program with some values given from outside, and every stage dropped that nobody needs then.
@@ -125,6 +174,21 @@ class Builder:
     block: str = ""
     stages: list[Stage] = field(default_factory=list)
 
+    def add(
+        self,
+        name: str,
+        axis: Axis,
+        run: Callable[..., Tensor],
+        *reads: str,
+        whole: Iterable[str] = (),
+        halo: Mapping[str, int] | None = None,
+        of: Iterable[nn.Module | None] = (),
+        kind: str = "",
+    ) -> str:
+        """Add a stage over any axis. whole, halo: as for `Stage`. of: the modules it calls, or None."""
+        stage = Stage(name, self.block, axis, run, reads, None, _present(of), kind, tuple(whole), halo or {})
+        return self._add(stage)
+
     def frames(
         self,
         name: str,
@@ -134,7 +198,7 @@ class Builder:
         kind: str = "",
     ) -> str:
         """Add a stage that treats every (batch, frame) row by itself. of: the modules it calls, or None."""
-        return self._add(Stage(name, self.block, Axis.FRAMES, run, reads, None, _present(of), kind))
+        return self._add(Stage(name, self.block, FRAMES, run, reads, None, _present(of), kind))
 
     def pixels(
         self,
@@ -146,10 +210,18 @@ class Builder:
         kind: str = "",
     ) -> str:
         """Add a stage that treats every pixel by itself, but for the moments of `norm`. of: as for `frames`."""
-        return self._add(Stage(name, self.block, Axis.PIXELS, run, reads, norm, _present(of), kind))
+        return self._add(Stage(name, self.block, PIXELS, run, reads, norm, _present(of), kind))
 
-    def build(self, output: str) -> Program:
-        return Program(self.inputs, tuple(self.stages), output)
+    def build(self, output: str, cache_points: Mapping[str, str] | None = None) -> Program:
+        """Return the program of all stages added. cache_points: as for `Program`.
+
+        Raises ValueError for a value that is read, given out or named a cache point and that no stage writes.
+        """
+        program = Program(self.inputs, tuple(self.stages), output, cache_points=cache_points or {})
+        for name, value in program.cache_points.items():
+            if all(stage.name != value for stage in self.stages):
+                raise ValueError(f"No stage writes {value!r}, the cache point {name!r}.")
+        return program
 
     def _add(self, stage: Stage) -> str:
         self.stages.append(stage)

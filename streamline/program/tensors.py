@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor
 
+from .axes import Axis
 from .conditions import Conditions
 from .groups import Group
 from .moments import AppliedNorm, Moments, measure
 from .rows import Rows
-from .slicing import cut, empty_for, extent, unslice, whole
-from .stages import Axis, Stage
+from .slicing import empty_for, widen
+from .stages import Stage
 from .walk import carry_through
 
 
@@ -37,8 +38,7 @@ class Tensors:
         self._outputs: dict[str, Tensor | Rows] = {}
 
     def extent(self, name: str, axis: Axis) -> int:
-        value = self.values[name]
-        return value.extent(axis) if isinstance(value, Rows) else extent(axis, value)
+        return axis.extent(self.values[name].shape)
 
     def gather(self, name: str) -> None:
         if isinstance(self.values[name], Rows):
@@ -50,11 +50,11 @@ class Tensors:
 
     def run_whole(self, stage: Stage) -> None:
         self._before_slice()
-        slices = [whole(stage.axis, self.values[name]) for name in stage.reads]
+        slices = [stage.axis.whole(self.values[name]) for name in stage.reads]
         norm = (stage.norm,) if stage.norm is not None else ()
         result = stage.run(*norm, self._conditions, *slices)
         slices.clear()
-        self.values[stage.name] = unslice(stage.axis, result, self.values[stage.reads[0]])
+        self.values[stage.name] = stage.axis.unslice(result, self.values[stage.along])
 
     def measure(self, stage: Stage, slices: int) -> None:
         self._norms[stage.name] = measure(stage.norm, self.values[stage.reads[0]], self._conditions.batch, slices)
@@ -64,12 +64,16 @@ class Tensors:
 
     def carry(self, group: Group, start: int, stop: int, until: int | None = None) -> dict[str, Tensor]:
         self._before_slice()
-        seen = self._conditions.of_slice(group.axis, start, stop, self.extent(group.reads[0], group.axis))
+        seen = self._conditions.of_slice(group.axis, start, stop, self.extent(group.along, group.axis))
         local = {name: self._read(group.axis, name, start, stop) for name in group.needs(until)}
 
         def run(stage: Stage) -> Tensor:
             norm = (self._norms[stage.name],) if stage.norm is not None else ()
-            return stage.run(*norm, seen, *(local[name] for name in stage.reads))
+            given = (
+                self._read_beyond(stage, name, start, stop) if name in stage.beyond else local[name]
+                for name in stage.reads
+            )
+            return stage.run(*norm, seen, *given)
 
         return carry_through(group, until, local, run)
 
@@ -87,34 +91,32 @@ class Tensors:
     def can_hold(self, group: Group, other: str, name: str, carried: dict[str, Tensor]) -> bool:
         piece, value = carried[name], self.values[other]
         if isinstance(value, Rows):
-            return value.fits(piece)
+            return value.fits(group.axis, piece)
         if group.keep != "whole" or other not in self._owned or value.dtype != piece.dtype:
             return False
-        size = piece.shape[0] if group.axis is Axis.FRAMES else extent(group.axis, piece)
-        return cut(group.axis, value, 0, size).shape == piece.shape and not self._is_shared(other, carried)
+        size = group.axis.extent(piece.shape)
+        return group.axis.cut(value, 0, size).shape == piece.shape and not self._is_shared(other, carried)
 
     def make_room(self, group: Group, name: str, over: str | None, carried: dict[str, Tensor]) -> None:
-        piece, like, on_host = carried[name], self.values[group.reads[0]], group.keep == "host"
+        piece, like, on_host = carried[name], self.values[group.along].shape, group.keep == "host"
         if over is not None:
             room = self.values[over]
         elif group.kept_as(name) == "tensor":
-            room = empty_for(group.axis, piece, like.outline() if isinstance(like, Rows) else like)
+            room = empty_for(group.axis, piece, like)
         elif group.kept_as(name) == "pieces":
             room = Rows(piece.device, on_host=on_host)
         else:
-            shape = like.outline().shape if isinstance(like, Rows) else like.shape
-            size = shape[1:2] if len(shape) == 3 else shape[2:]
-            room = Rows.empty(piece, shape[0], size, on_host=on_host)
+            room = Rows.empty(group.axis.room(piece.shape, like), piece, on_host=on_host)
         self._outputs[name] = room
 
     def write(self, group: Group, name: str, start: int, stop: int, carried: dict[str, Tensor]) -> None:
         result, output = carried.pop(name), self._outputs[name]
         if isinstance(output, Tensor):
-            cut(group.axis, output, start, stop).copy_(result)
-        elif group.axis is Axis.FRAMES:
+            group.axis.cut(output, start, stop).copy_(result)
+        elif group.axis.cuts_rows:
             output.add(result)
         else:
-            output.write(start, stop, result)
+            output.write(group.axis, start, stop, result)
 
     def close(self, group: Group) -> None:
         self.free(group.dead)
@@ -125,7 +127,14 @@ class Tensors:
 
     def _read(self, axis: Axis, name: str, start: int, stop: int) -> Tensor:
         value = self.values[name]
-        return value.read(axis, start, stop) if isinstance(value, Rows) else cut(axis, value, start, stop)
+        return value.read(axis, start, stop) if isinstance(value, Rows) else axis.cut(value, start, stop)
+
+    def _read_beyond(self, stage: Stage, name: str, start: int, stop: int) -> Tensor:
+        """More than a slice: a whole value, or a slice with its halo. The walk has made one tensor of it."""
+        value, axis = self.values[name], stage.axis
+        if name in stage.whole:
+            return axis.whole(value)
+        return axis.cut(value, *widen(start, stop, stage.halo[name], axis.extent(value.shape)))
 
     def _is_shared(self, name: str, carried: dict[str, Tensor]) -> bool:
         """Whether a value shares its memory with another one, or with a result that is still to be written.

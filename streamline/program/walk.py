@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
+from .axes import Axis
 from .groups import Group
 from .slicing import bounds
-from .stages import Axis, Stage
+from .stages import Stage
 
 T = TypeVar("T")
 Slice = TypeVar("Slice")
@@ -54,10 +55,10 @@ class Backend(Protocol[Slice]):
 
 def walk(group: Group, values: Backend) -> None:
     """Run one group; alive are afterwards the values that are still read."""
-    extent = values.extent(group.reads[0], group.axis)
+    extent = values.extent(group.along, group.axis)
     way = group.way(extent)
-    if way != "by rows":
-        for name in group.reads:
+    for name in group.reads:
+        if way != "by rows" or name in group.beyond:
             values.gather(name)
     if way != "whole":
         _slice_by_slice(group, values, bounds(extent, group.slices))
@@ -90,7 +91,7 @@ def _slice_by_slice(group: Group, values: Backend, slices: Bounds) -> None:
         values.finish_moments(group, second)
     for start, stop in pieces:
         carried = values.carry(group, start, stop)
-        if group.axis is Axis.FRAMES:
+        if group.axis.cuts_rows:
             for name in group.dead:
                 values.consume(name, start, stop)
         if start == 0:
@@ -103,8 +104,11 @@ def _slice_by_slice(group: Group, values: Backend, slices: Bounds) -> None:
 
 
 def _make_rooms(group: Group, values: Backend, carried: object) -> None:
-    """Every output goes over a dead input it fits in, if there is one, else into new memory; but pieces are added."""
-    free = [name for name in group.reads if name in group.dead]
+    """Every output goes over a dead input it fits in, if there is one, else into new memory; but pieces are added.
+
+    An input of which later slices read what lies before them stays as it is.
+    """
+    free = [name for name in group.reads if name in group.dead and name not in group.beyond]
     for name in group.writes:
         fitting = free if group.keep == "whole" or group.kept_as(name) == "rows" else ()
         over = next((other for other in fitting if values.can_hold(group, other, name, carried)), None)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from streamline import Family, Field, Job, Model, UnsupportedError, register_family
 from streamline.families.base import Called, Network, Phase, Shape
 from streamline.families.layers import arguments, blocks, image_decoder, latent_colours, plain
+from streamline.families.layers.cache_points import unet_cache_points
 from streamline.families.layers.held import Sizes
 from streamline.families.subject import Subject
 from streamline.program.conditions import Conditions
@@ -138,7 +139,8 @@ def lower(unet: UNet3DConditionModel) -> Program:
         x = blocks.upsample(p, f"{p.block}.upsample", block.upsamplers, x, next_skip, nn.Module.__call__)
 
     p.block = "out"
-    return p.build(blocks.project_out(p, unet.conv_norm_out, unet.conv_act, unet.conv_out, x))
+    output = blocks.project_out(p, unet.conv_norm_out, unet.conv_act, unet.conv_out, x)
+    return p.build(output, unet_cache_points(p.stages))
 
 
 def _resnets(p: Builder, block: nn.Module, layer: int, x: str) -> str:

@@ -29,6 +29,7 @@ from ...program.stages import Builder, Program
 from ..base import Shape
 from ..layers.arguments import as_timesteps, needs_resize
 from ..layers.blocks import downsample, join, project_out, require, require_open, resnet, to_video, upsample
+from ..layers.cache_points import unet_cache_points
 from ..layers.plain import is_plain, opens_transformer, pieces_of, transformer_block
 
 SDXL_TIME_IDS = 6  # original size, crop corner and target size, two numbers each
@@ -62,7 +63,8 @@ def lower(unet: UNetMotionModel) -> Program:
         x = upsample(p, f"{p.block}.upsample", block.upsamplers, x, skips[-1] if skips else None, _call_upsampler)
 
     p.block = "out"
-    return p.build(project_out(p, unet.conv_norm_out, unet.conv_act, unet.conv_out, x))
+    output = project_out(p, unet.conv_norm_out, unet.conv_act, unet.conv_out, x)
+    return p.build(output, unet_cache_points(p.stages))
 
 
 def _call_resnet(block: nn.Module, x: Tensor, emb: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from ...program.stages import Builder, Program
 from ..base import Shape
 from ..layers.arguments import as_timesteps, needs_resize
 from ..layers.blocks import downsample, project_out, require_open, upsample
+from ..layers.cache_points import unet_cache_points
 from ..layers.plain import OneToken
 from .layers import frame_positions, spatio_temporal_resnet, spatio_temporal_transformer
 
@@ -64,7 +65,8 @@ def lower(unet: UNetSpatioTemporalConditionModel) -> Program:
         x = upsample(p, f"{p.block}.upsample", block.upsamplers, x, skips[-1] if skips else None, nn.Module.__call__)
 
     p.block = "out"
-    return p.build(project_out(p, unet.conv_norm_out, unet.conv_act, unet.conv_out, x))
+    output = project_out(p, unet.conv_norm_out, unet.conv_act, unet.conv_out, x)
+    return p.build(output, unet_cache_points(p.stages))
 
 
 def _join(c: Conditions, x: Tensor, skip: Tensor) -> Tensor:

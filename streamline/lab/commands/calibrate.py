@@ -16,7 +16,6 @@ from tqdm import tqdm
 from ...commands.job_options import add_job_options, prepare
 from ...commands.report import table
 from ...errors import InputError
-from ...families.layers.cache_points import CUTS
 from ...job import Job
 from ...planning.calibrations import Calibration, keep
 from ...registry import family_of
@@ -37,7 +36,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_job_options(parser)
     parser.add_argument("--scheduler", help="a diffusers scheduler to take in place of the model's own")
     parser.add_argument("--seeds", type=int, default=8, help="how many videos to measure on (%(default)s)")
-    parser.add_argument("--cuts", nargs="+", choices=CUTS, default=CUTS, help="where to reuse (everywhere)")
+    parser.add_argument("--cuts", nargs="+", metavar="POINT", help="cache points to reuse at (all the model has)")
     parser.add_argument("--out", metavar="FOLDER", help="where to write (the cache, where plans look for it)")
 
 

@@ -15,8 +15,8 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from ...errors import InputError
-from ...families.layers.cache_points import CUTS
 from ...families.naming import name_of, scheduler_key
+from ...families.networks import denoisers_of, network_of
 from ...plan import Plan, Rehash
 from ...planning.calibrations import Calibration, Option, StepCost
 from ...planning.policies import FEW_STEPS
@@ -55,19 +55,22 @@ class Progress:
 def calibrate(
     pipe: DiffusionPipeline,
     samples: Sequence[Sample],
-    cuts: Sequence[str] = CUTS,
+    cuts: Sequence[str] | None = None,
     directions: int = DIRECTIONS,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> Calibration:
     """Measure what a model loses by being faster, at the samples' number of steps.
 
-    samples: what to measure on; all of one number of steps, with seeds of their own. cuts: where to reuse.
+    samples: what to measure on; all of one number of steps, with seeds of their own. cuts: where to reuse; by default
+    at every cache point that the model names.
     directions: of the changes of each step to follow; more are truer and take longer.
 
     Raises InputError for no samples, samples of different numbers of steps, or so few steps that none can be spared.
     """
     if not samples or len({sample.job.num_inference_steps for sample in samples}) > 1:
         raise InputError("A calibration needs samples, all of them of one number of steps.")
+    denoiser = denoisers_of(pipe)[0]
+    cuts = cuts or network_of(denoiser).lower(denoiser).cache_point_names
     steps = samples[0].job.num_inference_steps
     if steps <= FEW_STEPS:
         raise InputError(f"With {FEW_STEPS} steps or fewer nothing is reused, so there is nothing to calibrate.")

@@ -25,13 +25,13 @@ from torch import Tensor
 
 from ...applying.apply import apply
 from ...applying.hooks import Hooks
-from ...families.layers.cache_points import CUTS, find_cut
 from ...families.networks import call_arguments
 from ...job import Job
 from ...plan import Plan
+from ...program.axes import FRAMES
 from ...program.conditions import Conditions
 from ...program.executor import Call, nothing
-from ...program.stages import Axis, Stage
+from ...program.stages import Stage
 from ...sampler import sampler_arguments
 
 DIRECTIONS = 2  # of the changes of one step
@@ -121,7 +121,7 @@ def relative_error(latents: Tensor, reference: Tensor) -> Tensor:
     return difference / reference.float().flatten(1).norm(dim=1)
 
 
-def record(pipe: DiffusionPipeline, batch: Sequence[Sample], cuts: Sequence[str] = CUTS) -> Record:
+def record(pipe: DiffusionPipeline, batch: Sequence[Sample], cuts: Sequence[str]) -> Record:
     """Run a batch in full and keep what `effects` needs, on the host."""
     recorder = _Recorder(cuts)
     latents = final_latents(pipe, batch, memory=recorder)
@@ -210,7 +210,7 @@ class _Recorder:
         self.features: dict[str, list[Tensor]] = {cut: [] for cut in cuts}
 
     def execute(self, call: Call, timestep: Tensor | float) -> Tensor:
-        names = {find_cut(call.program, cut): kept for cut, kept in self.features.items()}
+        names = {call.program.cache_point(cut): kept for cut, kept in self.features.items()}
         stages: list[Stage] = []
         for stage in call.program.stages:
             stages.append(stage)
@@ -232,7 +232,7 @@ def _tap(stage: Stage, kept: list[Tensor]) -> Stage:
         kept.append(value.cpu().clone())
         return value[:, :1]
 
-    return Stage(f"{stage.name} kept", stage.block, Axis.FRAMES, run, (stage.name,))
+    return Stage(f"{stage.name} kept", stage.block, FRAMES, run, (stage.name,))
 
 
 class _Answers:
@@ -271,7 +271,7 @@ class _Changes(_Answers):
         found: dict[Reuse, Tensor] = {}
         if 0 < step < self._known.steps - 1:
             for cut in self._known.features:
-                name = find_cut(call.program, cut)
+                name = call.program.cache_point(cut)
                 for reuse, feature in self._reuses(cut, step):
                     output = call.run(call.program.bind([name]), [feature.to(like.device)], name)
                     found[reuse] = _guided(self._pipe, output - recorded, call.conditions).cpu()

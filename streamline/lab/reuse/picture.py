@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ...families.layers.cache_points import CUTS
 from ...planning.calibrations import Calibration, Option
 
-COLOURS = dict(zip(CUTS, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True))
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red")  # of cache points, in the order they were measured in
 
 
 def draw(found: Calibration, path: Path) -> None:
@@ -19,6 +19,7 @@ def draw(found: Calibration, path: Path) -> None:
     image = left.imshow(found.similarity, origin="lower", cmap="viridis")
     left.set(title="similarity of the kept feature", xlabel="step", ylabel="step")
     figure.colorbar(image, ax=left)
+    colours = dict(zip((cost.cut for cost in found.costs), cycle(COLOURS), strict=False))
     shares = {cost.cut: cost.predicted for cost in found.costs}
     groups: dict[str, list[Option]] = {}
     for option in found.options:
@@ -28,9 +29,9 @@ def draw(found: Calibration, path: Path) -> None:
         groups.setdefault(name, []).append(option)
     for name, options in groups.items():
         points = sorted((_share(option, shares, found.steps), option.error) for option in options)
-        colour = COLOURS.get(name, "black" if name == "fewer steps" else "gray")
+        colour = colours.get(name, "black" if name == "fewer steps" else "gray")
         right.plot(
-            *zip(*points, strict=True), "o-" if name in COLOURS else "s--", markersize=4, color=colour, label=name
+            *zip(*points, strict=True), "o-" if name in colours else "s--", markersize=4, color=colour, label=name
         )
     right.set(
         title=f"worst of {found.samples} samples",

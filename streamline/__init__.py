@@ -26,7 +26,7 @@ from .families.building import job_for  # noqa: E402
 from .families.naming import models  # noqa: E402
 from .fields import COMMON as COMMON_FIELDS  # noqa: E402
 from .fields import Field  # noqa: E402
-from .files import clear_drafts, draft_of  # noqa: E402
+from .files import clear_temporary_files, temporary_path  # noqa: E402
 from .hardware.cards import CARDS, emulate  # noqa: E402
 from .hardware.detection import default_budget, detect, detect_all  # noqa: E402
 from .hardware.device import Device  # noqa: E402
@@ -69,6 +69,7 @@ def __getattr__(name: str) -> object:
 
 
 Tightened = PlanDowngraded  # its name until now, for one version more
+clear_drafts, draft_of = clear_temporary_files, temporary_path  # likewise
 
 __all__ = [
     "CARDS",
@@ -120,6 +121,7 @@ __all__ = [
     "apply",
     "cache_folder",
     "clear_drafts",
+    "clear_temporary_files",
     "contact_sheet",
     "default_budget",
     "detect",
@@ -146,6 +148,7 @@ __all__ = [
     "run",
     "run_naive",
     "ssim",
+    "temporary_path",
     "trace",
     "tune",
 ]

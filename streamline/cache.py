@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 
-from .files import clear_drafts, draft_of
+from .files import clear_temporary_files, temporary_path
 
 PACKAGE = Path(__file__).parent
 log = logging.getLogger(__name__)
@@ -45,12 +45,12 @@ def write_json(path: Path, data: dict, indent: int | None = None) -> None:
     text = json.dumps(data, indent=indent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        clear_drafts(path.parent)
-        draft = draft_of(path)
+        clear_temporary_files(path.parent)
+        temporary = temporary_path(path)
         try:
-            draft.write_text(text, encoding="utf-8")
-            os.replace(draft, path)
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
         finally:
-            draft.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         log.warning("%s could not be kept: %s", path, error.strerror or error)

@@ -1,7 +1,7 @@
-"""Drafts: where files are written until they are complete, and what processes that were killed have left there.
+"""Write files atomically: to a temporary file beside them, which takes their name once it is complete.
 
-A draft stands beside what it becomes. Its name says which machine and process it is of, so that nobody removes what
-another is still writing.
+The name of a temporary file says which machine and process it is of, so that what a killed process has left is
+removed, and what another is still writing is not.
 """
 
 from __future__ import annotations
@@ -23,53 +23,54 @@ import psutil
 from .errors import InputError
 
 LONGEST = 32  # characters of the name that it is to have
-STRANGERS = 24 * 3600  # seconds without a change after which another machine's draft is left for good
+STRANGERS = 24 * 3600  # seconds without a change after which another machine's temporary file is left for good
 NAME = re.compile(r"\..+\.(?P<machine>[0-9a-f]{6})-(?P<process>\d{1,9})-[0-9a-f]{8}\.draft")
 log = logging.getLogger(__name__)
 
 
-def draft_of(path: Path) -> Path:
-    """Where to write what is to appear at a path, a file or a folder; the same place never again."""
+def temporary_path(path: Path) -> Path:
+    """Return where to write what is to appear at a path, a file or a folder; the same path never again."""
     return path.with_name(f".{path.name[:LONGEST]}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.draft")
 
 
-def clear_drafts(folder: Path) -> None:
+def clear_temporary_files(folder: Path) -> None:
     """Remove from a folder what processes that are gone had begun to write there, and log it."""
-    for draft in folder.glob(".*.draft"):
-        if _is_left(draft):
-            if draft.is_dir():
-                shutil.rmtree(draft, ignore_errors=True)
+    for temporary in folder.glob(".*.draft"):
+        if _is_left(temporary):
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
             else:
                 with suppress(OSError):  # another user's
-                    draft.unlink(missing_ok=True)
-            if draft.exists():
+                    temporary.unlink(missing_ok=True)
+            if temporary.exists():
                 continue
-            log.warning("what was not written to its end is removed: %s", draft.name)
+            log.warning("what was not written to its end is removed: %s", temporary.name)
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """Where to write what is to appear at `path` once it is complete; in a folder, so that all of it goes at once.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield where to write what is to appear at `path` once the block ends; nothing appears after an error.
 
+    It is in a folder of its own, so that whatever is written beside it goes with it.
     Raises InputError for what the system refuses.
     """
-    draft = draft_of(path)
+    temporary = temporary_path(path)
     try:
-        clear_drafts(path.parent)
+        clear_temporary_files(path.parent)
         try:
-            draft.mkdir()
-            yield draft / path.name
-            os.replace(draft / path.name, path)
+            temporary.mkdir()
+            yield temporary / path.name
+            os.replace(temporary / path.name, path)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def _is_left(draft: Path) -> bool:
-    match = NAME.fullmatch(draft.name)
+def _is_left(temporary: Path) -> bool:
+    match = NAME.fullmatch(temporary.name)
     try:
-        changed = draft.stat().st_mtime
+        changed = temporary.stat().st_mtime
     except OSError:  # it has just become what it was to be
         return False
     if match is None or match["machine"] != _machine():

@@ -11,14 +11,19 @@ from typing import Literal, get_args
 from .errors import PlanError, quoted
 from .sampler import Sampler
 
-Guidance = Literal["together", "apart"]
-Residency = Literal["all", "stages", "streamed"]
+Guidance = Literal["batched", "sequential"]
+Residency = Literal["resident", "model offload", "group offload"]
 Keep = Literal["whole", "rows", "host"]
 BlockSlicing = tuple[tuple[str, "Slicing"], ...]
 
 EVERY_BLOCK = "*"
 SPARSE = 4  # every so many pixels of a kept feature, in both directions, are enough to judge extrapolation by
 BLOCK_NAME = re.compile(r"\*|[A-Za-z_]\w*(\.\d+)*")  # which of them there are, a network's family says
+# Values until now, by field: plans and receipts that were written with them can be read for one version more.
+FORMER = {
+    "guidance": {"together": "batched", "apart": "sequential"},
+    "residency": {"all": "resident", "stages": "model offload", "streamed": "group offload"},
+}
 
 
 @dataclass(frozen=True)
@@ -107,13 +112,15 @@ class Plan:
         named. Pass a Slicing for all blocks, or a mapping; either is kept as a sorted tuple of pairs. A plan
         may name deeper blocks than a network has, so that one plan serves networks of several depths; one that names
         a block of another kind of network is refused where it is applied or predicted.
-    guidance: "together" runs the guidance halves (and any further samples) as one batch, as diffusers does;
-        "apart" runs one sample of the batch after the other, with the same result and less memory.
-    residency: "all" keeps every network on the device; "stages" brings each in for its stage of the pipeline and
-        back to host memory after it; "streamed" keeps all weights in host memory and brings those of the denoiser and
-        the decoder a few layers at a time, the next ones while some run; where host memory is short, they lie in mapped
-        files. On a CPU there is no other memory: the first two are the same, and the last makes copies, which save
-        nothing unless weights lie in files.
+    guidance: "batched" runs the guidance halves (and any further samples) as one batch, as diffusers does;
+        "sequential" runs one sample of the batch after the other, with the same result and less memory.
+    residency: "resident" keeps every network on the device. "model offload" brings each in for its stage of the
+        pipeline and back to host memory after it, by diffusers' enable_model_cpu_offload. "group offload" keeps
+        all weights in host memory and brings those of the denoiser and the decoder a few layers at a time,
+        prefetched while others run; where host memory is short, they lie in mapped files. On a CPU there is no
+        other memory: the first two are the same, and the last makes copies, which save nothing unless weights lie
+        in files.
+    The values of both until now (`FORMER`) are taken for one version more.
     rehash: which denoising steps reuse what; None computes every step in full, which is exact.
     sampler: other denoising steps than the job's, which is not exact; None takes those. `run` sees to it; inside
         `apply` the pipeline is called with `plan.sampler.arguments()`.
@@ -125,8 +132,8 @@ class Plan:
 
     denoiser: BlockSlicing | Mapping[str, Slicing] | Slicing = Slicing()
     decoder: BlockSlicing | Mapping[str, Slicing] | Slicing = Slicing()
-    guidance: Guidance = "together"
-    residency: Residency = "all"
+    guidance: Guidance = "batched"
+    residency: Residency = "resident"
     rehash: Rehash | None = None
     sampler: Sampler | None = None
     budget_bytes: int | None = None
@@ -135,10 +142,14 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "denoiser", _by_block(self.denoiser))
         object.__setattr__(self, "decoder", _by_block(self.decoder))
+        for name, former in FORMER.items():
+            value = getattr(self, name)
+            object.__setattr__(self, name, former.get(value, value) if isinstance(value, str) else value)
         if self.guidance not in get_args(Guidance):
-            raise PlanError(f'Plan.guidance must be "together" or "apart", not {quoted(self.guidance)}.')
+            raise PlanError(f'Plan.guidance must be "batched" or "sequential", not {quoted(self.guidance)}.')
         if self.residency not in get_args(Residency):
-            raise PlanError(f'Plan.residency must be "all", "stages" or "streamed", not {quoted(self.residency)}.')
+            known = '"resident", "model offload" or "group offload"'
+            raise PlanError(f"Plan.residency must be {known}, not {quoted(self.residency)}.")
         if self.rehash is not None and not isinstance(self.rehash, Rehash):
             raise PlanError("Plan.rehash must be a Rehash, or None.")
         if self.sampler is not None and not isinstance(self.sampler, Sampler):
@@ -151,7 +162,7 @@ class Plan:
         object.__setattr__(self, "reasons", tuple(self.reasons))
 
     @classmethod
-    def uniform(cls, slices: int, *, guidance: Guidance = "apart") -> Plan:
+    def uniform(cls, slices: int, *, guidance: Guidance = "sequential") -> Plan:
         """The same number of slices on both axes of every block."""
         slicing = Slicing(frames=slices, pixels=slices)
         return cls(denoiser=slicing, decoder=slicing, guidance=guidance)

@@ -55,8 +55,10 @@ class Sampler:
         diffusers.schedulers.AysSchedules. highest, lowest: the first and the last level.
         """
         known = np.log(AysSchedules["StableDiffusionVideoSigmas"][:-1])
-        share = np.interp(np.linspace(0, 1, steps), np.linspace(0, 1, len(known)), (known - known[-1]) / np.ptp(known))
-        levels = np.exp(math.log(lowest) + share * (math.log(highest) - math.log(lowest)))
+        fraction = np.interp(
+            np.linspace(0, 1, steps), np.linspace(0, 1, len(known)), (known - known[-1]) / np.ptp(known)
+        )
+        levels = np.exp(math.log(lowest) + fraction * (math.log(highest) - math.log(lowest)))
         return cls(steps, tuple(round(float(level), 6) for level in levels))
 
     def arguments(self) -> dict[str, object]:

@@ -144,7 +144,7 @@ def random_plan(seed: int) -> Plan:
     blocks = ["*", "in", "down.0", "mid", "up.0", "up.1", "out"]
     named = {block: slicing() for block in blocks if rng.random() < 0.6}
     ending = {block: one for block, one in named.items() if block != "down.0"}  # a decoder has no way down
-    return Plan(denoiser=named, decoder=ending, guidance=rng.choice(["together", "apart"]))
+    return Plan(denoiser=named, decoder=ending, guidance=rng.choice(["batched", "sequential"]))
 
 
 def _draw(seed: int) -> tuple[random.Random, int, int, int, int, int]:

@@ -44,13 +44,13 @@ WIDTHS = (16, 32)
 TEXT_WIDTH = 32
 
 PLANS = {
-    "uneven": Plan.uniform(3, guidance="apart"),
+    "uneven": Plan.uniform(3, guidance="sequential"),
     "groups": Plan(
         denoiser={"*": Slicing(4, 3, group=2), "mid": Slicing(2, 1), "up.0": Slicing(3, 7, group=1)},
         decoder={"*": Slicing(2, 3, group=3), "up.3": Slicing(5, 4)},
-        guidance="together",
+        guidance="batched",
     ),
-    "finest": Plan(Slicing(99, 99), Slicing(99, 9, group=1), guidance="apart"),
+    "finest": Plan(Slicing(99, 99), Slicing(99, 9, group=1), guidance="sequential"),
 }
 
 

@@ -23,7 +23,7 @@ from streamline.families.running import run_network
 from streamline.hardware.process_memory import give_back
 from streamline.program.weights import weights_of
 from streamline.weights.mapped import keep_on_disk
-from streamline.weights.streaming import Streamed
+from streamline.weights.offloading import GroupOffload
 
 MIB = 2**20
 PAGEOUT = 21  # of madvise(2): write these pages back and let go of them
@@ -71,13 +71,13 @@ def main(folder: Path) -> None:
     found["can_let_go"] = let_go(weights)
     found["files_let_go"] = status("RssFile")
 
-    streamed, most = Streamed(torch.device("cpu")), [0, 0]
+    offloaded, most = GroupOffload(torch.device("cpu")), [0, 0]
 
     def watch() -> None:
-        most[:] = max(most[0], status("RssAnon")), max(most[1], streamed.bytes_on_device)
+        most[:] = max(most[0], status("RssAnon")), max(most[1], offloaded.bytes_on_device)
 
     limit_data(found["weights"] // 2)
-    result = called(weights=streamed, before_slice=watch).sample
+    result = called(weights=offloaded, before_slice=watch).sample
     limit_data(None)
     found |= {"most": most[0], "groups": most[1], "is_same": torch.equal(result, again)}
     found["error"] = ((result - expected).abs().max() / expected.abs().max()).item()

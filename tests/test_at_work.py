@@ -238,7 +238,7 @@ def test_two_denoisers_take_turns_under_one_plan(experts):
     original, before = run(pipe, job), hooks_on(pipe)
     assert calls == ["early"] * 3 + ["late"] * 3
     asked = []
-    for plan in (Plan.uniform(3), Plan(Slicing(2, 2, group=1), guidance="apart")):
+    for plan in (Plan.uniform(3), Plan(Slicing(2, 2, group=1), guidance="sequential")):
         result = run(pipe, job, plan, should_stop=lambda: asked.append(1))
         assert largest_difference(result.frames, original.frames) <= 1 and len(result.step_seconds) == 6
     assert len(asked) > 100 and changed(before, hooks_on(pipe)) == {}

@@ -65,8 +65,8 @@ def _keeps_to_a_budget(seed):
 def test_a_whole_run_keeps_to_its_budget():
     pipe, job = _animatediff()
     free = run(pipe, job, Plan.uniform(2))
-    for share in (0.7, 0.9):
-        budget = free.weights_bytes + int(share * (free.peak_bytes - free.weights_bytes))
+    for fraction in (0.7, 0.9):
+        budget = free.weights_bytes + int(fraction * (free.peak_bytes - free.weights_bytes))
         with LiveTensors(_parts(pipe)) as memory:
             try:
                 result = run(pipe, job, Plan.uniform(2), budget=budget)
@@ -99,7 +99,7 @@ def test_memory_comes_back_twenty_times_whatever_happens_in_between():
     svd.set_progress_bar_config(disable=True)
     given = {"num_frames": 3, "num_inference_steps": 2, "height": 32, "width": 32}
     cases = [(*_animatediff(), None), (svd, Job.for_model(svd, **given), Image.radial_gradient("L").convert("RGB"))]
-    plans = [None, Plan(), Plan(Slicing(2, 2), guidance="apart")]
+    plans = [None, Plan(), Plan(Slicing(2, 2), guidance="sequential")]
     ends = set()
     with LiveTensors([part for pipe, *_ in cases for part in _parts(pipe)]) as memory:
         for turn in range(20):

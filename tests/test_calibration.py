@@ -14,9 +14,9 @@ from streamline.cli import main
 from streamline.lab.reuse.calibrating import calibrate
 from streamline.lab.reuse.measuring import (
     OLDEST,
+    CalibrationSample,
     Effects,
     Reuse,
-    Sample,
     batches_of,
     effects,
     final_latents,
@@ -38,7 +38,7 @@ def measured(request):
     image = Image.radial_gradient("L").convert("RGB") if is_svd else None
     given = {} if is_svd else {"prompt": "a cat"}
     size = {"height": 32, "width": 32, "num_frames": 4, "num_inference_steps": STEPS}
-    samples = [Sample(Job.for_model(pipe, seed=seed, **size, **given), image) for seed in (3, 4)]
+    samples = [CalibrationSample(Job.for_model(pipe, seed=seed, **size, **given), image) for seed in (3, 4)]
     (batch,) = batches_of(samples)
     known = record(pipe, batch, ("last-layer",))
     return pipe, batch, known, effects(pipe, batch, known, directions=6)

@@ -18,7 +18,7 @@ PLANS = {
     "original": None,
     "whole groups": Plan(),
     "slices": Plan.uniform(4),
-    "apart, group by group": Plan(Slicing(2, 3, group=1), Slicing(3, 2, group=2), guidance="apart"),
+    "apart, group by group": Plan(Slicing(2, 3, group=1), Slicing(3, 2, group=2), guidance="sequential"),
 }
 
 

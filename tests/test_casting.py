@@ -11,13 +11,13 @@ from PIL import Image
 import streamline
 from streamline import Job, Plan
 from streamline.cost.pipeline_cost import PipelineCost
-from streamline.cost.predicting import Place, predict
+from streamline.cost.predicting import ExecutionTarget, predict
 from streamline.families.subjects import subject_of
 from streamline.hardware.rates import Rates
 from streamline.program.casting import FLOAT8, cast_layers, keep_in, storage_of
 
 TOLERANCE = 1e-5
-PLACE = Place(streamline.detect("cpu"), Rates({"float32": 1e11}, 1e10, 1e-5, "published"))
+TARGET = ExecutionTarget(streamline.detect("cpu"), Rates({"float32": 1e11}, 1e10, 1e-5, "published"))
 
 
 @pytest.mark.parametrize("storage", [FLOAT8, torch.bfloat16])
@@ -27,7 +27,7 @@ def test_a_plan_gives_what_diffusers_gives_with_weights_cast(make, storage, reco
     keep_in(storage, call.pipe.unet, torch.float32)
     assert storage_of(call.pipe.unet) == storage and call.pipe.unet.dtype == torch.float32
     original = call()
-    for plan in (random_plan(3), replace(random_plan(4), residency="streamed")):
+    for plan in (random_plan(3), replace(random_plan(4), residency="group offload")):
         with streamline.apply(call.pipe, plan):
             error = call().error(original)
         record_property("error: weights cast layer by layer, relative, float32", error)
@@ -46,9 +46,9 @@ def test_it_is_smaller_and_similar_and_its_peak_is_known(model, tmp_path, record
         prompt = {"prompt": "a red circle moving left on a black background"} if image is None else {}
         job = Job.for_model(pipe, num_inference_steps=5, **prompt)
         costs = PipelineCost(subject_of(pipe), job, tmp_path)
-        for plan in (Plan(), Plan.uniform(4), Plan.uniform(3, guidance="apart")):
+        for plan in (Plan(), Plan.uniform(4), Plan.uniform(3, guidance="sequential")):
             result = streamline.run(pipe, job, plan, image)
-            predicted = predict(costs, plan, PLACE)
+            predicted = predict(costs, plan, TARGET)
             ratio = predicted.peak_bytes / result.peak_bytes
             record_property(f"error: {dtype} predicted to measured peak", abs(ratio - 1))
             # Where a layer is cast is not known exactly, so the largest one is added to every step.

@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
     untrained.svd().save_pretrained(folder / "svd")
     Image.radial_gradient("L").save(folder / "image.png")
     Image.new("RGB", (64, 64), "blue").save(folder / "plain.png")
-    plan = Plan(denoiser={"mid": Slicing(frames=2)}, guidance="together")
+    plan = Plan(denoiser={"mid": Slicing(frames=2)}, guidance="batched")
     (folder / "plan.json").write_text(plan.to_json())
     return folder
 
@@ -51,7 +51,7 @@ def test_json_is_one_object_with_everything_about_the_run(folder):
     assert len(answer["step_seconds"]) == 2 and sum(answer["step_seconds"]) <= answer["seconds"]
     assert answer["peak_bytes"] > answer["weights_bytes"] > 0
     slicing = Slicing(frames=2, pixels=3)
-    assert Plan.from_dict(answer["plan"]) == Plan(denoiser=slicing, decoder=slicing, guidance="apart")
+    assert Plan.from_dict(answer["plan"]) == Plan(denoiser=slicing, decoder=slicing, guidance="sequential")
     assert "denoising" in done.stderr
 
 
@@ -123,7 +123,7 @@ def test_all_ways_are_compared_on_one_picture(folder, capsys):
         (["--slices", "frames=2,frames=3"], "--slices"),
         (["--plan", "a\0b"], "cannot be read"),
         (["--slices", "4", "--original"], "not allowed with"),
-        (["--original", "--guidance", "apart"], "goes with --slices"),
+        (["--original", "--guidance", "sequential"], "goes with --slices"),
         (["--plan", "nowhere.json"], "cannot be read"),
         (["--plan", "pyproject.toml"], "not valid JSON"),
         (["--image", "pyproject.toml"], "no picture"),

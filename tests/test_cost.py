@@ -15,7 +15,7 @@ from streamline import Job, LiveTensors, Plan, Rehash, Slicing, load, predict, r
 from streamline.applying.reuse import FeatureCache
 from streamline.cost import measuring
 from streamline.cost.measuring import NATURAL, PACKED, Probe, Sample
-from streamline.cost.network_cost import NetworkCost, compose, compose_apart
+from streamline.cost.network_cost import NetworkCost, compose, compose_sequential
 from streamline.cost.pipeline_cost import PipelineCost
 from streamline.cost.table import Table, key_of
 from streamline.families.networks import network_of
@@ -23,7 +23,7 @@ from streamline.families.running import run_network
 from streamline.families.subjects import subject_named
 from streamline.program.stages import Stage
 from streamline.program.weights import other_weights
-from streamline.weights.streaming import Streamed
+from streamline.weights.offloading import GroupOffload
 
 CASES = [
     (kind, seed)
@@ -61,23 +61,23 @@ class Composed:
         return Table(program, batch, self.frames, open_probe, self.data, others)
 
     def cost(self, plan: Plan) -> NetworkCost:
-        streamed = plan.residency == "streamed"
-        if plan.guidance == "apart":
-            return compose_apart(self.table(self.batch), self.table(1), plan.denoiser, streamed=streamed)
-        return compose(self.table(self.batch), plan.denoiser, streamed=streamed)
+        offloaded = plan.residency == "group offload"
+        if plan.guidance == "sequential":
+            return compose_sequential(self.table(self.batch), self.table(1), plan.denoiser, offloaded=offloaded)
+        return compose(self.table(self.batch), plan.denoiser, offloaded=offloaded)
 
     def traced(self, plan: Plan) -> int:
         """The peak of one run of the whole network without data."""
         with torch.no_grad(), self.mode, LiveTensors([self.fake]) as memory:
-            run_network(self.fake, plan.denoiser, plan.guidance == "apart", **self._arguments(self.batch))
+            run_network(self.fake, plan.denoiser, plan.guidance == "sequential", **self._arguments(self.batch))
         return memory.peak_bytes
 
     def measured(self, plan: Plan) -> int:
         """The peak with data, weights not counted but for copies that come and go."""
-        apart = plan.guidance == "apart"
-        weights = Streamed(torch.device("cpu")) if plan.residency == "streamed" else None
+        sequential = plan.guidance == "sequential"
+        weights = GroupOffload(torch.device("cpu")) if plan.residency == "group offload" else None
         with torch.no_grad(), LiveTensors([self.case.network]) as memory:
-            run_network(self.case.network, plan.denoiser, apart, weights=weights, **self.case.arguments)
+            run_network(self.case.network, plan.denoiser, sequential, weights=weights, **self.case.arguments)
         return memory.peak_bytes
 
     def _arguments(self, batch: int) -> dict:
@@ -104,7 +104,7 @@ def test_the_composed_peak_is_the_measured_one(kind, seed, record_property):
 def test_the_composed_peak_is_that_of_a_trace(kind, record_property):
     """Wider, longer and larger than the random ones."""
     composed = _larger(kind)
-    for plan in (Plan.uniform(4, guidance="together"), Plan(Slicing(3, 5, 1), Slicing(2, 4, 2))):
+    for plan in (Plan.uniform(4, guidance="batched"), Plan(Slicing(3, 5, 1), Slicing(2, 4, 2))):
         peak = composed.cost(plan).peak_bytes
         record_property("error: composed to traced peak", abs(peak / composed.traced(plan) - 1))
         assert peak == pytest.approx(composed.traced(plan), rel=0.02)
@@ -115,9 +115,9 @@ def test_the_composed_peak_of_a_published_model_is_that_of_a_trace(record_proper
     """At full size, where a trace takes seconds for one plan."""
     job = Job(height=576, width=1024, num_frames=16)
     costs = PipelineCost(subject_named("animatediff", torch.float16), job)
-    plan = Plan({"*": Slicing(2, 2), "up.3": Slicing(6, 6)}, Slicing(5, 3), "apart")
+    plan = Plan({"*": Slicing(2, 2), "up.3": Slicing(6, 6)}, Slicing(5, 3), "sequential")
     traces = trace("animatediff", height=576, width=1024, num_frames=16, plan=plan)
-    peaks = {"denoiser": costs.denoise(plan.denoiser, "apart"), "decoder": costs.decode(plan.decoder)}
+    peaks = {"denoiser": costs.denoise(plan.denoiser, "sequential"), "decoder": costs.decode(plan.decoder)}
     for name, cost in peaks.items():
         record_property("error: composed to traced peak", abs(cost.peak_bytes / traces[name].peak_bytes - 1))
         assert cost.peak_bytes == pytest.approx(traces[name].peak_bytes, rel=0.02)
@@ -137,7 +137,7 @@ def test_work_adds_up_to_what_a_run_does(kind):
     assert sliced.work.calls > whole.work.calls
 
 
-@pytest.mark.parametrize(("kind", "guidance"), [("spatio_temporal_unet", "apart"), ("motion_unet", "together")])
+@pytest.mark.parametrize(("kind", "guidance"), [("spatio_temporal_unet", "sequential"), ("motion_unet", "batched")])
 def test_steps_that_reuse_a_feature_cost_what_is_composed(kind, guidance):
     composed = _larger(kind)
     cut = network_of(composed.case.network).lower(composed.case.network).cache_point("last-layer")
@@ -147,7 +147,7 @@ def test_steps_that_reuse_a_feature_cost_what_is_composed(kind, guidance):
     for timestep in (3.0, 2.0):
         arguments = composed.case.arguments | {"timestep": torch.tensor(timestep)}
         with torch.no_grad(), LiveTensors([composed.case.network]) as live:
-            run_network(composed.case.network, plan.denoiser, guidance == "apart", memory=memory, **arguments)
+            run_network(composed.case.network, plan.denoiser, guidance == "sequential", memory=memory, **arguments)
         measured.append(live.peak_bytes)
     tables = (composed.table(composed.batch), composed.table(1))
     costs = [_compose(tables, plan, keep=cut), _compose(tables, plan, given=cut)]
@@ -195,14 +195,14 @@ def test_a_small_network_takes_on_zeros_what_it_takes_without_data(kind, monkeyp
 
 
 def _compose(tables, plan, **kept):
-    if plan.guidance == "apart":
-        return compose_apart(*tables, plan.denoiser, **kept)
+    if plan.guidance == "sequential":
+        return compose_sequential(*tables, plan.denoiser, **kept)
     return compose(tables[0], plan.denoiser, **kept)
 
 
 JOBS = {
     "tiny-svd": [(64, 8, Plan()), (96, 6, Plan.uniform(3))],
-    "tiny-animatediff": [(64, 8, Plan()), (96, 6, Plan.uniform(3, guidance="together"))],
+    "tiny-animatediff": [(64, 8, Plan()), (96, 6, Plan.uniform(3, guidance="batched"))],
 }
 
 

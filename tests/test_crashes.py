@@ -9,9 +9,8 @@ from PIL import Image, ImageChops
 
 import streamline
 import ui.gallery
-from streamline import Source, cache
-from streamline import files as drafts
-from streamline.files import appearing
+from streamline import Source, cache, files
+from streamline.files import atomic_write
 from streamline.output import receipt, receipt_files, video
 from ui.gallery import Gallery
 from ui.orders import Order, Part, Settings
@@ -31,7 +30,7 @@ MEASURED = streamline.Measured(2**20, 2**10, 1.0, (0.5, 0.5), 0.1)
 RECEIPT = streamline.Receipt(
     "tiny-animatediff", JOB, PLAN, "streamlined", "a processor", "float32", (("python", "3"),), MEASURED, "2026-01-01"
 )
-WRITERS = {module.__file__ for module in (ui.gallery, cache, drafts, video, receipt_files, receipt)}
+WRITERS = {module.__file__ for module in (ui.gallery, cache, files, video, receipt_files, receipt)}
 STRIDE = 37  # lines between two kills that are tried
 
 
@@ -48,20 +47,20 @@ def kills(work, files=WRITERS, most=4000):
 
 def test_a_killed_gallery_holds_whole_videos_only(tmp_path, caplog):
     Gallery(tmp_path).add("ann", ORDER, RESULT, RECEIPT)
-    before, drafts = 1, 0
+    before, begun = 1, 0
     for _ in kills(lambda: Gallery(tmp_path).add("ann", ORDER, RESULT, RECEIPT)):
         left = list(tmp_path.glob("*/.*"))
         with caplog.at_level(logging.WARNING):
             gallery = Gallery(tmp_path)
-        drafts += len(left)
-        assert not list(tmp_path.glob("*/.*")) and caplog.text.count("not written to its end") == drafts
+        begun += len(left)
+        assert not list(tmp_path.glob("*/.*")) and caplog.text.count("not written to its end") == begun
         runs = gallery.runs("ann")
         assert len(runs) in (before, before + 1)
         before = len(runs)
         for run in runs:
             assert streamline.read_receipt(run.video) == RECEIPT and len(run.frames()) == 3
             assert run.picture is not None and Image.open(run.thumbnail).size == (64, 64)
-    assert drafts > 2 and before > 1
+    assert begun > 2 and before > 1
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".zip"])
@@ -94,16 +93,16 @@ def test_the_next_export_clears_what_a_killed_one_left_and_says_so(tmp_path, cap
 
 def test_what_somebody_else_is_writing_is_left_alone(tmp_path):
     """Of a process that lives, or of another machine, unless nothing has happened for a day."""
-    ours = streamline.draft_of(tmp_path / "a")
+    ours = streamline.temporary_path(tmp_path / "a")
     theirs = tmp_path / f".b.{'0' * 6}-{2**22 + 1}-{'0' * 8}.draft"
-    gone = tmp_path / theirs.name.replace("0" * 6, drafts._machine(), 1)
-    for draft in (ours, theirs, gone):
-        draft.mkdir()
-    streamline.clear_drafts(tmp_path)
+    gone = tmp_path / theirs.name.replace("0" * 6, files._machine(), 1)
+    for temporary in (ours, theirs, gone):
+        temporary.mkdir()
+    streamline.clear_temporary_files(tmp_path)
     assert set(tmp_path.iterdir()) == {ours, theirs}
-    for draft in (ours, theirs):
-        os.utime(draft, (1e9, 1e9))  # long before this process began, so its number was another's then
-    streamline.clear_drafts(tmp_path)
+    for temporary in (ours, theirs):
+        os.utime(temporary, (1e9, 1e9))  # long before this process began, so its number was another's then
+    streamline.clear_temporary_files(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,7 +110,7 @@ def test_a_killed_cache_is_read_as_before(tmp_path):
     path, old, new = tmp_path / "known.json", {"a": 1}, {"a": list(range(1000))}
     cache.write_json(path, old)
     for line in range(1, 60):
-        status = crashing.killed_at(line, {cache.__file__, drafts.__file__}, lambda: cache.write_json(path, new))
+        status = crashing.killed_at(line, {cache.__file__, files.__file__}, lambda: cache.write_json(path, new))
         assert cache.read_json(path) in ((old, new) if status == crashing.KILLED else (new,))
         cache.write_json(path, old)
     assert status == crashing.DONE and len(list(tmp_path.iterdir())) == 1
@@ -129,7 +128,7 @@ def test_broken_caches_are_nothing_known(tmp_path, content, monkeypatch):
     for path in files:
         path.write_bytes(content)
     again = streamline.tune(pipe, job, "1GiB", device="cpu")
-    assert again.guidance in ("together", "apart") and again.budget_bytes == plan.budget_bytes
+    assert again.guidance in ("batched", "sequential") and again.budget_bytes == plan.budget_bytes
 
 
 @pytest.mark.parametrize("spoil", [b"", b"{", b"[]", b'{"made": 1}'])
@@ -159,7 +158,10 @@ def test_a_full_disk_leaves_the_old_file_and_is_a_sentence(tmp_path, suffix):
 def test_a_full_disk_stops_neither_cache_nor_picture(tmp_path):
     def write():
         cache.write_json(tmp_path / "a.json", {"a": "x" * 10_000})
-        with pytest.raises(streamline.InputError, match="cannot be written"), appearing(tmp_path / "a.png") as partial:
+        with (
+            pytest.raises(streamline.InputError, match="cannot be written"),
+            atomic_write(tmp_path / "a.png") as partial,
+        ):
             NOISE.save(partial)
 
     assert crashing.with_largest_file(2000, write) == crashing.DONE
@@ -171,8 +173,8 @@ def test_a_gallery_on_a_full_disk_says_what_was_lost_and_goes_on(tmp_path):
     full = {"disk": True}
 
     class Filling(Gallery):
-        def _write(self, draft, *rest):
-            super()._write(draft, *rest)
+        def _write(self, temporary, *rest):
+            super()._write(temporary, *rest)
             if full["disk"]:
                 raise OSError(28, "No space left on device")
 

@@ -14,7 +14,7 @@ from streamline.families.base import Shape
 from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.program.weights import weights_of
-from streamline.weights.streaming import Streamed
+from streamline.weights.offloading import GroupOffload
 
 
 def encoder_of(seed):
@@ -29,7 +29,7 @@ def encoder_of(seed):
 @pytest.mark.parametrize("seed", range(12))
 def test_a_random_plan_gives_the_original_latents(seed, record_property):
     network, pictures = encoder_of(seed)
-    weights = Streamed(torch.device("cpu")) if seed % 2 else None
+    weights = GroupOffload(torch.device("cpu")) if seed % 2 else None
     with torch.no_grad():
         expected = network(pictures)
         result = run_network(network, random_plan(seed).denoiser, False, pictures, weights=weights)
@@ -75,7 +75,7 @@ def test_an_encoder_that_somebody_changed_is_left_alone():
     assert isinstance(pipe, StableVideoDiffusionPipeline)
     pipe.vae.encoder.mid_block.register_forward_hook(lambda *_: called.append(1))
     expected = run(pipe, job, None, image)
-    result = run(pipe, job, Plan(Slicing(2, 2), residency="streamed"), image)
+    result = run(pipe, job, Plan(Slicing(2, 2), residency="group offload"), image)
     assert len(called) == 2
     assert max(abs(a - b) for a, b in zip(pixels(result), pixels(expected), strict=True)) <= 1
     assert all(tensor.device.type == "cpu" for tensor in weights_of([pipe.vae]))

@@ -16,7 +16,7 @@ from streamline.families.running import run_network
 
 def run(case, plan):
     with torch.no_grad():
-        return case.read(run_network(case.network, plan.denoiser, plan.guidance == "apart", **case.arguments))
+        return case.read(run_network(case.network, plan.denoiser, plan.guidance == "sequential", **case.arguments))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -81,7 +81,7 @@ def test_wherever_memory_runs_out_the_video_is_the_same(case, how):
         assert (rung.part != "pipeline") is counted.inside[last - 1]
         assert again[0].plan == rung.plan and rung.sentence in again[0].plan.reasons
         assert_same(again, undisturbed)
-    assert recovered == {("denoiser", "apart"), ("decoder", "together"), ("pipeline", "together")}
+    assert recovered == {("denoiser", "sequential"), ("decoder", "batched"), ("pipeline", "batched")}
     assert not any("forward" in vars(network) or network._forward_pre_hooks for network in networks)
 
 
@@ -180,4 +180,4 @@ def test_every_rung_is_finer_and_there_is_a_last_one():
             table = dict(getattr(rungs[-1], part))
             assert 2 < len(rungs) <= 9 and all(min(s.frames, s.pixels) >= FINEST for s in table.values())
             assert set(dict(getattr(plan, part))) <= set(table)
-    assert next_level(Plan(), "denoiser", samples=1).guidance == "together"
+    assert next_level(Plan(), "denoiser", samples=1).guidance == "batched"

@@ -16,29 +16,29 @@ import torch
 from crashing import DONE, KILLED, killed_at, with_largest_file
 from networks import KINDS, random_plan
 from peft import LoraConfig, inject_adapter_in_model
-from test_streaming import networks_of, storages
+from test_offloading import networks_of, storages
 from torch import nn
 
 import streamline
 from streamline import Plan, load
 from streamline.families.running import run_network
-from streamline.files import clear_drafts
+from streamline.files import clear_temporary_files
 from streamline.program.casting import FLOAT8, cast_layers, keep_in
 from streamline.program.weights import weights_of
-from streamline.weights import mapped, streaming
+from streamline.weights import mapped, offloading
 from streamline.weights.mapped import is_mapped, keep_on_disk
-from streamline.weights.streaming import LEAST_FREE, Streamed, weights_streamed
+from streamline.weights.offloading import LEAST_FREE, GroupOffload, group_offload
 
 ROOT = Path(__file__).parents[1]
-STREAMED = Plan(residency="streamed")
+OFFLOADED = Plan(residency="group offload")
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @pytest.fixture
 def host_is_short(monkeypatch):
     """Detection finds no free host memory."""
-    real = streaming.detect
-    monkeypatch.setattr(streaming, "detect", lambda device: replace(real(device), free_bytes=0))
+    real = offloading.detect
+    monkeypatch.setattr(offloading, "detect", lambda device: replace(real(device), free_bytes=0))
 
 
 def are_mapped(pipe):
@@ -58,11 +58,11 @@ def test_networks_give_the_original_result(kind, seed, tmp_path, record_property
     assert keep_on_disk(weights, tmp_path) and all(map(is_mapped, weights))
     with torch.no_grad():
         result = run_network(
-            case.network, plan.denoiser, plan.guidance == "apart", weights=Streamed(torch.device("cpu")),
+            case.network, plan.denoiser, plan.guidance == "sequential", weights=GroupOffload(torch.device("cpu")),
             **case.arguments,
         )  # fmt: skip
     error = ((case.read(result) - expected).abs().max() / expected.abs().max()).item()
-    record_property(f"error: {kind} with weights streamed from mapped files, relative, float32", error)
+    record_property(f"error: {kind} with weights offloaded to mapped files, relative, float32", error)
     assert error <= 1e-5
     assert torch.equal(case.original(), expected) and all(map(is_mapped, weights))
     assert not list(tmp_path.iterdir())
@@ -73,10 +73,10 @@ def test_pipelines_make_the_same_video(model, host_is_short, record_property):
     call = pipelines.PIPELINES[model]()
     original = call()
     for seed in (1, 2):
-        with streamline.apply(call.pipe, replace(random_plan(seed), residency="streamed")):
+        with streamline.apply(call.pipe, replace(random_plan(seed), residency="group offload")):
             assert all(are_mapped(call.pipe))
             error = call().error(original)
-        record_property("error: pipelines with weights streamed from mapped files, relative, float32", error)
+        record_property("error: pipelines with weights offloaded to mapped files, relative, float32", error)
         assert error <= 1e-5
     assert all(are_mapped(call.pipe)) and call().same(original)
 
@@ -86,7 +86,7 @@ def test_weights_that_are_cast(storage, host_is_short):
     call = pipelines.text_to_video()
     keep_in(storage, call.pipe.unet, torch.float32)
     original = call()
-    with streamline.apply(call.pipe, STREAMED):
+    with streamline.apply(call.pipe, OFFLOADED):
         assert call().error(original) <= 1e-5
     kept = {(tensor.dtype, is_mapped(tensor)) for tensor in weights_of(cast_layers([call.pipe.unet]))}
     assert kept == {(storage, True)}
@@ -97,7 +97,7 @@ def test_weights_of_adapters(host_is_short):
     call = pipelines.text_to_video()
     inject_adapter_in_model(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), call.pipe.unet)
     original = call()
-    with streamline.apply(call.pipe, STREAMED):
+    with streamline.apply(call.pipe, OFFLOADED):
         assert call().error(original) <= 1e-5
     assert all(is_mapped(tensor) for name, tensor in call.pipe.unet.named_parameters() if "lora" in name)
 
@@ -150,21 +150,21 @@ def test_every_kind_of_tensor_stays_what_it_was(system, tmp_path, monkeypatch):
 @pytest.mark.parametrize("room, is_short", [(-1, True), (0, False)])
 def test_they_are_mapped_where_there_is_no_room_beside_them(room, is_short):
     pipe = pipelines.text_to_video().pipe
-    with weights_streamed(pipe, (), host_bytes=LEAST_FREE + room):
+    with group_offload(pipe, (), host_bytes=LEAST_FREE + room):
         assert set(are_mapped(pipe)) == {is_short}
 
 
 def test_what_is_mapped_is_not_written_again(host_is_short):
     call = pipelines.image_to_video()
-    with streamline.apply(call.pipe, STREAMED):
+    with streamline.apply(call.pipe, OFFLOADED):
         first = call()
         before = storages(*networks_of(call.pipe))
-    with streamline.apply(call.pipe, STREAMED):
+    with streamline.apply(call.pipe, OFFLOADED):
         assert storages(*networks_of(call.pipe)) == before
         assert call().same(first)
     assert storages(*networks_of(call.pipe)) == before
     call.pipe.vae.to(torch.float64).to(torch.float32)  # what was cast lies in memory again
-    with streamline.apply(call.pipe, STREAMED):
+    with streamline.apply(call.pipe, OFFLOADED):
         assert all(are_mapped(call.pipe)) and call().same(first)
 
 
@@ -181,7 +181,7 @@ def test_weights_in_the_files_of_their_model_are_left_there(tmp_path):
 
 @ON_LINUX
 def test_memory_falls_by_the_weights_and_nothing_is_left_when_the_process_is_killed(tmp_path):
-    """Under a limit of 16 MiB more while they are written, and of half of their size while they are streamed."""
+    """Under a limit of 16 MiB more while they are written, and of half of their size while they are offloaded."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
@@ -218,7 +218,7 @@ def test_what_a_process_leaves_that_is_killed_at_any_line_is_empty_and_cleared_a
         for path in tmp_path.iterdir():
             named += 1
             assert not any(path.read_bytes())  # nothing is written before it has lost its name
-        clear_drafts(tmp_path)
+        clear_temporary_files(tmp_path)
         assert not list(tmp_path.iterdir())
     assert status == DONE and line > 50 and named
 
@@ -238,7 +238,7 @@ def test_without_a_disk_all_goes_on_as_before(why, tmp_path, monkeypatch, caplog
     monkeypatch.setenv("STREAMLINE_CACHE", str(folder))
     call = pipelines.text_to_video()
     before, original = storages(*networks_of(call.pipe)), call()
-    with caplog.at_level(logging.WARNING), weights_streamed(call.pipe, (), host_bytes=0):
+    with caplog.at_level(logging.WARNING), group_offload(call.pipe, (), host_bytes=0):
         assert storages(*networks_of(call.pipe)) == before
     said = [record.getMessage() for record in caplog.records if record.name == mapped.__name__]
     assert len(said) == 1 and str(folder) in said[0] and "\n" not in said[0]
@@ -267,7 +267,7 @@ def test_a_gpu_is_sent_weights_from_mapped_files(host_is_short, monkeypatch):
     call = pipelines.text_to_video()
     call.pipe.to("cuda")
     original = call()
-    with streamline.apply(call.pipe, STREAMED):
+    with streamline.apply(call.pipe, OFFLOADED):
         assert all(are_mapped(call.pipe))
         assert call().error(original) <= 1e-4
         assert all(are_mapped(call.pipe))  # nothing was pinned

@@ -82,13 +82,13 @@ def test_a_slow_step_is_told_once_everywhere(caplog, capsys):
     with caplog.at_level(logging.WARNING):
         result = run(pipe, job, Plan(), on_event=listen)
     progress.close()
-    (told,) = [event.sentence for event in events if isinstance(event, Disturbed)]
-    assert re.fullmatch(r"Step 5 took [23]\.\d s instead of about \d\.\d s: .*\.", told)
-    assert result.disturbances == (told,) == tuple(result.to_dict()["disturbances"])
-    assert [event.sentence for event in notes if hasattr(event, "sentence")] == [told]
-    assert caplog.messages.count(told) == 1 and capsys.readouterr().err.count(told) == 1
+    (message,) = [event.sentence for event in events if isinstance(event, Disturbed)]
+    assert re.fullmatch(r"Step 5 took [23]\.\d s instead of about \d\.\d s: .*\.", message)
+    assert result.disturbances == (message,) == tuple(result.to_dict()["disturbances"])
+    assert [event.sentence for event in notes if hasattr(event, "sentence")] == [message]
+    assert caplog.messages.count(message) == 1 and capsys.readouterr().err.count(message) == 1
     receipt = Receipt.of(pipe, result)
-    assert receipt.disturbances == (told,) and Receipt.from_json(receipt.to_json()) == receipt
+    assert receipt.disturbances == (message,) and Receipt.from_json(receipt.to_json()) == receipt
 
 
 def test_a_run_at_its_usual_pace_says_nothing():

@@ -8,8 +8,8 @@ import networks
 import pytest
 import test_by_rows
 import test_cost
+import test_offloading
 import test_parity
-import test_streaming
 import torch
 import untrained
 from diffusers import DDIMScheduler, TextToVideoSDPipeline, UNet3DConditionModel
@@ -23,7 +23,7 @@ import streamline
 from streamline import Job, Plan, PlanError, Rehash, Slicing, UnsupportedError, registry
 from streamline.cli import main
 from streamline.cost.pipeline_cost import PipelineCost
-from streamline.cost.predicting import Place, predict
+from streamline.cost.predicting import ExecutionTarget, predict
 from streamline.families.base import Shape
 from streamline.families.subjects import subject_of
 from streamline.program.moments import measure
@@ -123,8 +123,8 @@ def test_keeping_by_rows_gives_the_original_result(seed, record_property):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_streamed_weights_give_the_original_result(seed, record_property):
-    test_streaming.test_streamed_weights_give_the_original_result("modelscope", seed, record_property)
+def test_offloaded_weights_give_the_original_result(seed, record_property):
+    test_offloading.test_offloaded_weights_give_the_original_result("modelscope", seed, record_property)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -184,7 +184,7 @@ def by_rows(guidance: str) -> Plan:
     return Plan(Slicing(3, 4, keep="rows"), Slicing(3, 4, keep="rows"), guidance=guidance)
 
 
-WHOLE = {**PLANS, "rows, together": by_rows("together"), "rows, apart": by_rows("apart")}
+WHOLE = {**PLANS, "rows, batched": by_rows("batched"), "rows, sequential": by_rows("sequential")}
 
 
 @pytest.mark.parametrize("plan", WHOLE.values(), ids=WHOLE)
@@ -228,10 +228,10 @@ def test_steps_reuse_what_the_step_before_kept(pipe, cut):
         with streamline.apply(pipe, Plan(slicing or Slicing(), guidance=guidance, rehash=rehash)):
             return call(pipe)
 
-    reusing = video(Rehash((0, 2, 4), cut), "together")
-    assert reusing.error(video(Rehash((0, 2, 4), cut), "apart", Slicing(3, 2))) <= LATENTS_TOLERANCE
-    assert reusing.error(video(None, "together")) > 100 * LATENTS_TOLERANCE
-    assert video(Rehash(range(STEPS), cut), "together").same(video(None, "together"))
+    reusing = video(Rehash((0, 2, 4), cut), "batched")
+    assert reusing.error(video(Rehash((0, 2, 4), cut), "sequential", Slicing(3, 2))) <= LATENTS_TOLERANCE
+    assert reusing.error(video(None, "batched")) > 100 * LATENTS_TOLERANCE
+    assert video(Rehash(range(STEPS), cut), "batched").same(video(None, "batched"))
 
 
 def test_a_cut_that_is_not_there_is_refused(pipe):
@@ -304,7 +304,12 @@ JOBS = [
     {"height": 48, "width": 72, "num_frames": 6},
 ]
 ROWS = Slicing(3, 4, keep="rows")
-PLANNED = {"original": None, "whole": Plan(), "sliced": Plan.uniform(3), "rows": Plan(ROWS, ROWS, guidance="apart")}
+PLANNED = {
+    "original": None,
+    "whole": Plan(),
+    "sliced": Plan.uniform(3),
+    "rows": Plan(ROWS, ROWS, guidance="sequential"),
+}
 
 
 @pytest.mark.parametrize("given", JOBS, ids=str)
@@ -313,7 +318,7 @@ def test_a_run_takes_what_was_predicted(pipe, plan, given, tmp_path, record_prop
     job = Job.for_model(pipe, prompt="a cat", **{"height": HEIGHT, "width": WIDTH, "num_inference_steps": 3, **given})
     costs = PipelineCost(subject_of(pipe), job, tmp_path)
     device = streamline.detect("cpu")
-    predicted = predict(costs, plan, Place(device, streamline.rates_of(device)))
+    predicted = predict(costs, plan, ExecutionTarget(device, streamline.rates_of(device)))
     result = streamline.run(pipe, job, plan)
     ratio = predicted.peak_bytes / result.peak_bytes
     record_property("error: modelscope, predicted to counted peak", abs(ratio - 1))

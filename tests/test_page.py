@@ -222,7 +222,7 @@ def test_a_budget_that_is_named_is_never_less_when_it_is_typed(count):
 
 def test_a_card_larger_than_this_machine_is_planned_but_nothing_is_made_for_it(lent, monkeypatch):
     planner = Planner(lent)
-    outlook = planner.outlook(replace(SETTINGS, card="24GiB", budget_bytes=None))
+    outlook = planner.full_plan(replace(SETTINGS, card="24GiB", budget_bytes=None))
     assert outlook.plan is not None and planner.order(outlook, None).parts
     room = streamline.default_budget
     monkeypatch.setattr(streamline, "default_budget", lambda device: room(device) if device.emulated else 2**20)
@@ -241,26 +241,26 @@ def test_a_download_keeps_nobody_from_the_bundled_models():
 
 def test_estimates_are_near_the_plans(lent):
     planner = Planner(lent)
-    assert planner.glimpse(SETTINGS) is None
-    assert planner.outlook(SETTINGS).plan is not None
-    assert planner.glimpse(SETTINGS).plan == planner.outlook(SETTINGS).plan
+    assert planner.quick_estimate(SETTINGS) is None
+    assert planner.full_plan(SETTINGS).plan is not None
+    assert planner.quick_estimate(SETTINGS).plan == planner.full_plan(SETTINGS).plan
     for changes in ({"num_frames": 6}, {"width": 96}, {"num_frames": 12, "height": 128}):
         settings = replace(SETTINGS, job=replace(JOB, **changes))
-        estimate = planner.glimpse(settings)
+        estimate = planner.quick_estimate(settings)
         assert estimate.is_estimate and estimate.plan is not None
-        plan = planner.outlook(settings)
+        plan = planner.full_plan(settings)
         assert not plan.is_estimate
         assert estimate.least_bytes == pytest.approx(plan.least_bytes, rel=0.05)
         assert estimate.original.peak_bytes == pytest.approx(plan.original.peak_bytes, rel=0.05)
         assert estimate.prediction.seconds == pytest.approx(plan.prediction.seconds, rel=0.05)
-        assert planner.glimpse(settings).prediction == plan.prediction
+        assert planner.quick_estimate(settings).prediction == plan.prediction
 
 
 def test_where_nothing_like_it_is_known_an_estimate_has_no_plan_yet(lent):
     planner = Planner(lent)
-    planner.outlook(SETTINGS)
+    planner.full_plan(SETTINGS)
     settings = replace(SETTINGS, job=replace(JOB, guidance_scale=1.0))
-    estimate, plan = planner.glimpse(settings), planner.outlook(settings)
+    estimate, plan = planner.quick_estimate(settings), planner.full_plan(settings)
     assert estimate.is_estimate and estimate.plan is None
     assert estimate.least_bytes == pytest.approx(plan.least_bytes, rel=0.2)
     assert estimate.original.peak_bytes == pytest.approx(plan.original.peak_bytes, rel=0.2)
@@ -269,16 +269,16 @@ def test_where_nothing_like_it_is_known_an_estimate_has_no_plan_yet(lent):
 def test_what_a_run_teaches_changes_the_plans_at_once(lent, monkeypatch, tmp_path):
     monkeypatch.setenv("STREAMLINE_CACHE", str(tmp_path))
     planner, job = Planner(lent), replace(JOB, num_inference_steps=9)
-    before = planner.outlook(SETTINGS)
+    before = planner.full_plan(SETTINGS)
     pipe = lent.get(SETTINGS.source, torch.float32)
     for frames in (JOB.num_frames, JOB.num_frames - 2):
-        planner.outlook(replace(SETTINGS, job=replace(job, num_frames=frames)))
+        planner.full_plan(replace(SETTINGS, job=replace(job, num_frames=frames)))
         streamline.run(pipe, replace(job, num_frames=frames), before.plan)
     planner.forget()
-    after = planner.glimpse(SETTINGS)
+    after = planner.quick_estimate(SETTINGS)
     assert not after.is_estimate
     assert (before.prediction.tag, after.prediction.tag) == ("modelled", "calibrated")
-    assert after.predictions == planner.outlook(SETTINGS).predictions
+    assert after.predictions == planner.full_plan(SETTINGS).predictions
 
 
 @pytest.mark.parametrize("make", [untrained.animatediff, untrained.svd])
@@ -299,11 +299,11 @@ def test_what_the_first_estimate_of_a_model_starts_from_is_still_true():
     planner, source = Planner(Pipelines(offline=True)), Source("animatediff")
     job = planner.profile(source, entries()["animatediff"]).job
     settings = Settings("animatediff", source, job, budget_bytes=2**33, card="8GiB")
-    estimate, plan = planner.glimpse(settings), planner.outlook(settings)
-    told = "python -m ui.seeds brings it up to date"
-    assert estimate.least_bytes == pytest.approx(plan.least_bytes, rel=0.25), told
-    assert estimate.original.peak_bytes == pytest.approx(plan.original.peak_bytes, rel=0.25), told
-    assert estimate.prediction.seconds == pytest.approx(plan.prediction.seconds, rel=0.4), told
+    estimate, plan = planner.quick_estimate(settings), planner.full_plan(settings)
+    message = "python -m ui.seeds brings it up to date"
+    assert estimate.least_bytes == pytest.approx(plan.least_bytes, rel=0.25), message
+    assert estimate.original.peak_bytes == pytest.approx(plan.original.peak_bytes, rel=0.25), message
+    assert estimate.prediction.seconds == pytest.approx(plan.prediction.seconds, rel=0.4), message
 
 
 def test_what_a_run_says_of_itself_is_shown(tmp_path):
@@ -322,8 +322,8 @@ def test_what_a_run_says_of_itself_is_shown(tmp_path):
 def test_an_approximate_video_is_measured_against_the_original_where_that_is_cheap(lent, tmp_path):
     planner = Planner(lent)
     longer = replace(JOB, num_inference_steps=12)  # runs of a few steps are never cut short
-    order = planner.order(planner.outlook(replace(SETTINGS, job=longer, quality="balanced")), None)
-    assert order.check is not None and planner.order(planner.outlook(SETTINGS), None).check is None
+    order = planner.order(planner.full_plan(replace(SETTINGS, job=longer, quality="balanced")), None)
+    assert order.check is not None and planner.order(planner.full_plan(SETTINGS), None).check is None
     service = Service(lambda order, stop: work.make(order, stop, lent), Gallery(tmp_path))
     view = wait(service, "ann", service.submit("ann", order))
     assert view.status == "done", view.trouble

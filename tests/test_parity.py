@@ -17,7 +17,7 @@ def test_a_random_plan_gives_the_original_result(kind, seed, record_property):
     case, plan = KINDS[kind](seed), random_plan(seed)
     expected = case.original()
     with torch.no_grad():
-        result = run_network(case.network, plan.denoiser, plan.guidance == "apart", **case.arguments)
+        result = run_network(case.network, plan.denoiser, plan.guidance == "sequential", **case.arguments)
     result = case.read(result)
     assert result.shape == expected.shape
     error = ((result - expected).abs().max() / expected.abs().max()).item()
@@ -32,7 +32,7 @@ def test_what_differs_is_rounding(kind, seed, record_property):
     case, plan = KINDS[kind](seed).double(), random_plan(seed)
     expected = case.original()
     with torch.no_grad():
-        result = case.read(run_network(case.network, plan.denoiser, plan.guidance == "apart", **case.arguments))
+        result = case.read(run_network(case.network, plan.denoiser, plan.guidance == "sequential", **case.arguments))
     error = ((result - expected).abs().max() / expected.abs().max()).item()
     record_property(f"error: {kind}, relative, float64", error)
     assert error <= 1e-12

@@ -24,7 +24,7 @@ def open_pipeline(folder):
 
 def test_plans_hold_what_is_predicted(tmp_path, record_property):
     untrained.animatediff().save_pretrained(tmp_path)
-    plans = {"a plan": Plan(Slicing(2, 2), Slicing(2, 2), "apart")}
+    plans = {"a plan": Plan(Slicing(2, 2), Slicing(2, 2), "sequential")}
     (found,) = peaks(partial(open_pipeline, tmp_path), plans)
     record_property("error: predicted to counted peak of a fresh process", abs(found.ratio - 1))
     assert (found.name, found.plan) == ("a plan", plans["a plan"])

@@ -34,10 +34,10 @@ def test_a_named_block_goes_before_every_block():
 
 def test_every_choice_survives_json_and_reasons_make_no_difference():
     rehash, sampler = Rehash([4, 2, 0], "up.1.attention.0.out", 0.5, 0.2), Sampler(3, [3.0, 2.0, 1.0])
-    plan = Plan(residency="stages", rehash=rehash, sampler=sampler, budget_bytes=2**33, reasons=["it fits"])
+    plan = Plan(residency="model offload", rehash=rehash, sampler=sampler, budget_bytes=2**33, reasons=["it fits"])
     again = Plan.from_json(plan.to_json())
     assert again == plan and again.reasons == plan.reasons and again.rehash.full_steps == (0, 2, 4)
-    assert plan == Plan(residency="stages", rehash=rehash, sampler=sampler, budget_bytes=2**33)
+    assert plan == Plan(residency="model offload", rehash=rehash, sampler=sampler, budget_bytes=2**33)
 
 
 @pytest.mark.parametrize(

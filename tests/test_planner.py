@@ -17,7 +17,7 @@ from streamline import BudgetError, Device, InputError, Job, Plan, Prediction, R
 from streamline.cli import main
 from streamline.cost.experience import Correction, Experience, Observation
 from streamline.cost.pipeline_cost import PipelineCost
-from streamline.cost.predicting import Place, predict
+from streamline.cost.predicting import ExecutionTarget, predict
 from streamline.cost.scaling import ScaledCost
 from streamline.families.subjects import subject_of
 from streamline.planning.planner import Request, candidates, choose
@@ -25,7 +25,7 @@ from streamline.planning.planner import Request, candidates, choose
 RATES = Rates(flops={"float32": 1e12, "float16": 4e12}, bandwidth=1e11, launch_seconds=5e-6, source="published")
 CARD = Device("cuda", 0, "a card", 2**36, 2**36, 0, 10 * 2**20, ("float32", "float16"), emulated=True)
 CPU = Device("cpu", 0, "a processor", 2**36, 2**36, 0, 0, ("float32",))
-PLACES = {"card": Place(CARD, RATES), "cpu": Place(CPU, RATES)}
+TARGETS = {"card": ExecutionTarget(CARD, RATES), "cpu": ExecutionTarget(CPU, RATES)}
 QUALITIES = ["exact", "balanced", "fast"]
 
 
@@ -42,25 +42,25 @@ def costs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def known(costs):
-    """What there is to choose from, by model, place and quality."""
-    keys = itertools.product(costs, PLACES, QUALITIES)
-    return {key: candidates(Request(costs[key[0]], PLACES[key[1]], key[2])) for key in keys}
+    """What there is to choose from, by model, target and quality."""
+    keys = itertools.product(costs, TARGETS, QUALITIES)
+    return {key: candidates(Request(costs[key[0]], TARGETS[key[1]], key[2])) for key in keys}
 
 
 @dataclass(frozen=True)
 class Question:
-    """A model, a place and a quality, and budgets from too little to more than enough."""
+    """A model, a target and a quality, and budgets from too little to more than enough."""
 
     key: tuple[str, str, str]
-    shares: tuple[float, float]
+    fractions: tuple[float, float]
 
     def answers(self, costs, known):
         """A candidate for each budget, smaller budgets first; None where nothing fits."""
-        found, (model, place, _) = known[self.key], self.key
-        for share in sorted(self.shares):
-            budget = int(share * found[0].prediction.peak_bytes)
+        found, (model, target, _) = known[self.key], self.key
+        for fraction in sorted(self.fractions):
+            budget = int(fraction * found[0].prediction.peak_bytes)
             try:
-                yield budget, choose(found, Request(costs[model], PLACES[place]), budget)
+                yield budget, choose(found, Request(costs[model], TARGETS[target]), budget)
             except BudgetError as error:
                 assert budget < error.smallest_bytes == found[-1].prediction.peak_bytes
                 yield budget, None
@@ -68,7 +68,7 @@ class Question:
 
 questions = st.builds(
     Question,
-    st.tuples(st.sampled_from(["svd", "animatediff"]), st.sampled_from(list(PLACES)), st.sampled_from(QUALITIES)),
+    st.tuples(st.sampled_from(["svd", "animatediff"]), st.sampled_from(list(TARGETS)), st.sampled_from(QUALITIES)),
     st.tuples(st.floats(0.05, 1.5), st.floats(0.05, 1.5)),
 )
 patiently = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -85,7 +85,7 @@ def test_a_plan_keeps_to_its_budget_and_survives_json(costs, known, question):
         assert again == found.plan and again.reasons == found.plan.reasons
         assert Prediction.from_dict(json.loads(json.dumps(found.prediction.to_dict()))) == found.prediction
         assert (found.plan.rehash is None) == (question.key[2] == "exact")
-        assert found.plan.residency == "all" or question.key[1] != "cpu"
+        assert found.plan.residency == "resident" or question.key[1] != "cpu"
 
 
 @given(questions)
@@ -97,65 +97,65 @@ def test_a_larger_budget_is_never_slower(costs, known, question):
 
 
 @pytest.mark.parametrize("model", ["svd", "animatediff"])
-@pytest.mark.parametrize("place", PLACES)
-def test_the_same_question_has_the_same_answer(costs, known, model, place):
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_same_question_has_the_same_answer(costs, known, model, target):
     """Also from samples that are read from disk, and by predicting the plan on its own."""
     costs[model].save()
     fresh = PipelineCost(costs[model].subject, costs[model].job, costs[model].folder)
     for quality in QUALITIES:
-        again = candidates(Request(fresh, PLACES[place], quality))
-        assert again == known[model, place, quality]
-        assert predict(fresh, again[-1].plan, PLACES[place]) == again[-1].prediction
+        again = candidates(Request(fresh, TARGETS[target], quality))
+        assert again == known[model, target, quality]
+        assert predict(fresh, again[-1].plan, TARGETS[target]) == again[-1].prediction
 
 
 @pytest.mark.parametrize("model", ["svd", "animatediff"])
 def test_the_frontier_is_one(known, model):
     """Slower is smaller, and nothing is both slower and larger than another."""
-    for place in PLACES:
-        points = [(one.prediction.seconds, one.prediction.peak_bytes) for one in known[model, place, "exact"]]
+    for target in TARGETS:
+        points = [(one.prediction.seconds, one.prediction.peak_bytes) for one in known[model, target, "exact"]]
         assert points == sorted(points) and len(points) > 2
         assert [size for _, size in points] == sorted({size for _, size in points}, reverse=True)
 
 
 @pytest.mark.parametrize("model", ["svd", "animatediff"])
 def test_stages_itemise_their_peak(costs, model):
-    prediction = predict(costs[model], Plan(Slicing(2, 2), Slicing(2, 2), residency="stages"), PLACES["card"])
+    prediction = predict(costs[model], Plan(Slicing(2, 2), Slicing(2, 2), residency="model offload"), TARGETS["card"])
     names = [stage.name for stage in prediction.stages]
     assert names[-3:] == ["denoise", "decode", "export"] and names[0].startswith("encode")
     for stage in prediction.stages:
         assert stage.context_bytes == CARD.context_bytes and min(stage.weights_bytes, stage.activation_bytes) > 0
     weights = {stage.name: stage.weights_bytes for stage in prediction.stages}
-    everything = predict(costs[model], Plan(), PLACES["card"]).stages[-1].weights_bytes
+    everything = predict(costs[model], Plan(), TARGETS["card"]).stages[-1].weights_bytes
     assert all(size < everything for size in weights.values())
-    streamed = predict(costs[model], Plan(Slicing(2, 2), Slicing(2, 2), residency="streamed"), PLACES["card"])
-    assert all(stage.weights_bytes < weights[stage.name] for stage in streamed.stages[-3:])
-    assert streamed.stage("export").weights_bytes == 0
-    on_cpu = predict(costs[model], Plan(residency="stages"), PLACES["cpu"])
+    offloaded = predict(costs[model], Plan(Slicing(2, 2), Slicing(2, 2), residency="group offload"), TARGETS["card"])
+    assert all(stage.weights_bytes < weights[stage.name] for stage in offloaded.stages[-3:])
+    assert offloaded.stage("export").weights_bytes == 0
+    on_cpu = predict(costs[model], Plan(residency="model offload"), TARGETS["cpu"])
     assert {stage.weights_bytes for stage in on_cpu.stages} == {everything}
     assert {stage.context_bytes + stage.workspace_bytes for stage in on_cpu.stages} == {0} and "CPU" in on_cpu.note
 
 
 def test_rehash_is_cheaper_and_guidance_off_is_half(costs, known):
-    place = PLACES["card"]
+    target = TARGETS["card"]
     seconds = [known["svd", "card", quality][0].prediction.seconds for quality in QUALITIES]
     assert seconds[0] > seconds[1] > seconds[2]
     job = Job(height=64, width=48, num_frames=5, guidance_scale=1.0)
     alone = PipelineCost(costs["svd"].subject, job, costs["svd"].folder)
-    one, two = (predict(c, Plan(), place).stage("denoise").activation_bytes for c in (alone, costs["svd"]))
+    one, two = (predict(c, Plan(), target).stage("denoise").activation_bytes for c in (alone, costs["svd"]))
     assert one < 0.7 * two
 
 
 def test_what_does_not_fit_names_what_would():
     pipe = untrained.svd()
     job = Job(height=64, width=64, num_frames=8)
-    place = (CARD, RATES)
-    smallest = streamline.frontier(pipe, job, device=place)[-1].prediction
-    plan = streamline.tune(pipe, job, smallest.peak_bytes, device=place)
-    assert streamline.predict(pipe, job, plan, device=place) == smallest
+    target = (CARD, RATES)
+    smallest = streamline.frontier(pipe, job, device=target)[-1].prediction
+    plan = streamline.tune(pipe, job, smallest.peak_bytes, device=target)
+    assert streamline.predict(pipe, job, plan, device=target) == smallest
     tightest = max(smallest.stages, key=lambda stage: stage.peak_bytes)
     fixed = tightest.weights_bytes + tightest.context_bytes + tightest.workspace_bytes
     with pytest.raises(BudgetError, match="needs at least") as error:
-        streamline.tune(pipe, job, fixed + int(0.85 * (smallest.peak_bytes - fixed)), device=place)
+        streamline.tune(pipe, job, fixed + int(0.85 * (smallest.peak_bytes - fixed)), device=target)
     assert error.value.smallest_bytes == smallest.peak_bytes
     assert error.value.alternatives
     for other, prediction in error.value.alternatives:
@@ -169,9 +169,9 @@ def test_costs_in_proportion_are_those_of_the_job_itself(costs, known, record_pr
     job = Job(height=height, width=width, num_frames=frames)
     costs[model].save()
     scaled, itself = ScaledCost(costs[model], job), PipelineCost(costs[model].subject, job, costs[model].folder)
-    for place in PLACES:
-        for plan in (known[model, place, "exact"][-1].plan, known[model, place, "balanced"][0].plan):
-            pairs = [predict(one, plan, PLACES[place]) for one in (scaled, itself)]
+    for target in TARGETS:
+        for plan in (known[model, target, "exact"][-1].plan, known[model, target, "balanced"][0].plan):
+            pairs = [predict(one, plan, TARGETS[target]) for one in (scaled, itself)]
             ratio = pairs[0].peak_bytes / pairs[1].peak_bytes
             record_property("error: scaled to composed peak", abs(ratio - 1))
             assert 0.99 <= ratio <= 1.15
@@ -214,15 +214,15 @@ def test_layers_that_somebody_watches_teach_nothing(monkeypatch, tmp_path):
 
 def test_where_a_cap_counts_tensors_a_run_with_a_budget_is_predicted_to_take_longer(costs):
     rates = replace(RATES, counting_seconds=2 * RATES.launch_seconds)
-    place = Place(CPU, rates)
+    target = ExecutionTarget(CPU, rates)
     for one in costs.values():
-        uncapped, capped = (predict(one, Plan(budget_bytes=budget), place) for budget in (None, 2**40))
+        uncapped, capped = (predict(one, Plan(budget_bytes=budget), target) for budget in (None, 2**40))
         assert capped.seconds > uncapped.seconds and capped.peak_bytes == uncapped.peak_bytes
         slow, fast = (
-            candidates(Request(one, where, "exact"))[0].prediction.seconds for where in (place, PLACES["cpu"])
+            candidates(Request(one, where, "exact"))[0].prediction.seconds for where in (target, TARGETS["cpu"])
         )
         assert slow > fast
-        assert predict(one, Plan(budget_bytes=2**40), PLACES["cpu"]) == predict(one, Plan(), PLACES["cpu"])
+        assert predict(one, Plan(budget_bytes=2**40), TARGETS["cpu"]) == predict(one, Plan(), TARGETS["cpu"])
 
 
 def test_receipts_correct_predictions(tmp_path):
@@ -264,7 +264,7 @@ def test_bad_input_is_one_sentence(arguments, words, capsys, monkeypatch):
 
 def test_an_unknown_quality_is_refused(costs):
     with pytest.raises(InputError, match="exact, balanced or fast"):
-        candidates(Request(costs["svd"], PLACES["card"], "perfect"))
+        candidates(Request(costs["svd"], TARGETS["card"], "perfect"))
 
 
 @pytest.mark.slow
@@ -301,5 +301,5 @@ def test_every_way_to_keep_weights_is_priced_with_every_calibrated_reuse(model, 
     pipe = streamline.load(model, device="cpu")
     job = Job.for_model(pipe, prompt="a red circle")
     known = streamline.forecast(pipe, job, quality, streamline.emulate("8GiB"))
-    assert "streamed" in {one.plan.residency for one in known.candidates}
+    assert "group offload" in {one.plan.residency for one in known.candidates}
     assert not known.choose(8 * 2**30).plan.is_exact

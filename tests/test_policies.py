@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streamline import Device, InputError, Job, Plan, PlanError, Rates, Rehash, Sampler
 from streamline.cost.pipeline_cost import PipelineCost
-from streamline.cost.predicting import Place, predict
+from streamline.cost.predicting import ExecutionTarget, predict
 from streamline.families.naming import scheduler_key
 from streamline.families.subjects import subject_of
 from streamline.planning.calibrations import Calibration, Option, StepCost, find_calibration, keep
@@ -19,7 +19,7 @@ from streamline.planning.planner import Request, candidates, choose
 from streamline.planning.policies import FEW_STEPS, Fixed, Paper, Uniform
 
 RATES = Rates(flops={"float32": 1e12}, bandwidth=1e11, launch_seconds=5e-6, source="published")
-PLACE = Place(Device("cpu", 0, "a processor", 2**36, 2**36, 0, 0, ("float32",)), RATES)
+TARGET = ExecutionTarget(Device("cpu", 0, "a processor", 2**36, 2**36, 0, 0, ("float32",)), RATES)
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 99), st.floats(0, 1), st.sets(st.integers(0, 50)))
@@ -99,18 +99,18 @@ def test_the_best_of_some_full_steps(calibrated):
 
 
 def _tuned(costs, quality):
-    known = candidates(Request(costs, PLACE, quality))
-    return choose(known, Request(costs, PLACE, quality), known[0].prediction.peak_bytes)
+    known = candidates(Request(costs, TARGET, quality))
+    return choose(known, Request(costs, TARGET, quality), known[0].prediction.peak_bytes)
 
 
 def test_a_quality_takes_the_least_error_in_its_time_and_says_why(costs, calibrated):
-    original = predict(costs, Plan(), PLACE).seconds
+    original = predict(costs, Plan(), TARGET).seconds
     balanced, fast = _tuned(costs, "balanced"), _tuned(costs, "fast")
-    seconds = {option: predict(costs, option.plan(Plan()), PLACE).seconds for option in OPTIONS}
+    seconds = {option: predict(costs, option.plan(Plan()), TARGET).seconds for option in OPTIONS}
     limit = seconds[OPTIONS[0]]  # the paper's
     least = min((option for option in OPTIONS if seconds[option] <= limit), key=lambda option: option.error)
     assert (balanced.plan.rehash, balanced.plan.sampler) == (least.rehash, least.sampler)
-    assert predict(costs, balanced.plan, PLACE).seconds < original
+    assert predict(costs, balanced.plan, TARGET).seconds < original
     half = [option for option in OPTIONS if seconds[option] <= 0.5 * original]
     least = min(half, key=lambda option: option.error)
     assert (fast.plan.rehash, fast.plan.sampler) == (least.rehash, least.sampler)

@@ -48,7 +48,7 @@ def _rehash(pipe, full_steps):
     return Rehash(full_steps, network_of(pipe.unet).lower(pipe.unet).cache_point("last-layer"))
 
 
-@pytest.mark.parametrize("guidance", ["together", "apart"])
+@pytest.mark.parametrize("guidance", ["batched", "sequential"])
 def test_all_steps_in_full_change_nothing(case, guidance):
     pipe, job, image = case
     plans = [Plan(Slicing(3, 2), guidance=guidance, rehash=rehash) for rehash in (None, _rehash(pipe, range(STEPS)))]
@@ -59,9 +59,9 @@ def test_all_steps_in_full_change_nothing(case, guidance):
 def test_halves_apart_keep_features_of_their_own(case):
     pipe, job, image = case
     rehash = _rehash(pipe, (0, 2, 4))
-    results = [run(pipe, job, Plan(guidance=guidance, rehash=rehash), image) for guidance in ("together", "apart")]
+    results = [run(pipe, job, Plan(guidance=guidance, rehash=rehash), image) for guidance in ("batched", "sequential")]
     assert largest_difference(*(result.frames for result in results)) <= 1
-    sliced = run(pipe, job, Plan(Slicing(2, 3), guidance="apart", rehash=rehash), image)
+    sliced = run(pipe, job, Plan(Slicing(2, 3), guidance="sequential", rehash=rehash), image)
     assert largest_difference(results[0].frames, sliced.frames) <= 1
 
 
@@ -107,7 +107,7 @@ def test_later_cuts_leave_less_and_all_run(case, cut):
     left = [len(program.bind([program.cache_point(one)]).stages) for one in CUTS]
     assert left == sorted(left, reverse=True) and len(set(left)) == len(CUTS) and left[-1] == 0
     exact = run(pipe, job, Plan(), image)
-    near = run(pipe, job, Plan(Slicing(2, 3), guidance="apart", rehash=Rehash((0, 2, 4), cut)), image)
+    near = run(pipe, job, Plan(Slicing(2, 3), guidance="sequential", rehash=Rehash((0, 2, 4), cut)), image)
     again = run(pipe, job, Plan(rehash=Rehash((0, 2, 4), cut)), image)
     assert largest_difference(exact.frames, near.frames) > 0
     assert largest_difference(near.frames, again.frames) <= 1

@@ -87,7 +87,7 @@ def test_a_scheduler_that_memory_runs_out_in_goes_on_with_what_it_knew(monkeypat
     assert again[0].rungs == 2 and failing.denoised == steps, "no step was denoised twice"
 
 
-@pytest.mark.parametrize("residency", ["all", "streamed"])
+@pytest.mark.parametrize("residency", ["resident", "group offload"])
 @pytest.mark.parametrize("where", ["first step", "rehash step", "full step"])
 def test_a_rehash_goes_on_with_the_features_it_kept(monkeypatch, where, residency):
     pipe, job = animatediff()
@@ -166,6 +166,6 @@ def test_on_a_gpu_networks_leave_before_it_is_given_up(monkeypatch):
         failing = Failing(patch, pipe.scheduler, "step", lambda call: call in (3, 6), pipe)
         again = made(pipe, job)
         failing.remove()
-    assert again[0].rungs == 2 and again[0].plan.residency == "stages"
+    assert again[0].rungs == 2 and again[0].plan.residency == "model offload"
     assert_same(again, undisturbed)
     assert pipe.unet.device.type == "cuda" and not hasattr(pipe.unet, "_hf_hook")

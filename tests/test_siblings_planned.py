@@ -16,7 +16,7 @@ from diffusers import MultiControlNetModel
 from torch import nn
 
 from streamline import Job, LiveTensors, Plan, Slicing, UnsupportedError, apply, predict, tune
-from streamline.cost.predicting import Place
+from streamline.cost.predicting import ExecutionTarget
 from streamline.cost.predicting import predict as predict_plan
 from streamline.cost.scaling import ScaledCost
 from streamline.families.layers.offload import ModelOffload
@@ -27,8 +27,8 @@ CASES = int(os.environ.get("STREAMLINE_CASES", 2))
 STEPS = 3  # what one step leaves for the next is there from the second on
 MOST_OVER = 1.03
 MOST_OVER_INSIDE = 1.15  # of one network's activations alone, which next to nothing is a part of
-ROWS = Plan(Slicing(4, 4, keep="rows"), Slicing(4, 4, keep="rows"), guidance="apart")
-PLANS = (None, Plan(), Plan.uniform(3), Plan.uniform(2, guidance="apart"), ROWS)  # None: without a plan
+ROWS = Plan(Slicing(4, 4, keep="rows"), Slicing(4, 4, keep="rows"), guidance="sequential")
+PLANS = (None, Plan(), Plan.uniform(3), Plan.uniform(2, guidance="sequential"), ROWS)  # None: without a plan
 
 
 def _doubly_controlled():
@@ -86,7 +86,7 @@ def test_another_size_is_in_proportion():
     call, job, other = pipelines.controlled_video_to_video(), Job(64, 48, 6), Job(48, 48, 4)
     known = forecast(call.pipe, job)
     right = forecast(call.pipe, other, known=known)
-    found = predict_plan(ScaledCost(known.costs, other), Plan(), known.place)
+    found = predict_plan(ScaledCost(known.costs, other), Plan(), known.target)
     for stage, expected in zip(found.stages, right.predict(Plan()).stages, strict=True):
         assert stage.activation_bytes == pytest.approx(expected.activation_bytes, rel=0.05), stage.name
 
@@ -121,7 +121,7 @@ def _is_as_predicted(call, job, plan, known=None):
     """known: costs of the same pipeline, whose networks need not be built again."""
     pipe = call.pipe
     asked = forecast(pipe, job, device="cpu", known=known)
-    prediction = predict_plan(asked.costs, plan, Place(asked.device, asked.rates))
+    prediction = predict_plan(asked.costs, plan, ExecutionTarget(asked.device, asked.rates))
     memory, counted = _counted(call, job, plan)
     for stage in prediction.stages:
         kind = stage.name if stage.name in counted else "encode pixels" if stage.name.startswith("encode ") else None

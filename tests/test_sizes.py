@@ -90,5 +90,5 @@ def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path, caplog):
     assert "could not be kept" in caplog.text
     folder = tmp_path / "taken.json"
     folder.mkdir()
-    write_json(folder, {})  # a draft is there by then, and is removed
+    write_json(folder, {})  # a temporary file is there by then, and is removed
     assert list(tmp_path.glob(".taken*")) == []

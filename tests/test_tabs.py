@@ -106,7 +106,7 @@ class Tab:
         self.service, self.planned = Service(self._make, Gallery(folder)), []
         planner = SimpleNamespace(
             profile=lambda source, entry: Profile("text-to-video", JOB),
-            outlook=lambda settings: self.planned.append(settings),
+            full_plan=lambda settings: self.planned.append(settings),
             comparison=lambda outlook, image: COMPARISON,
             sweep=lambda outlook, qualities, points, image: SWEEP,
         )

@@ -60,7 +60,9 @@ def test_nothing_is_left_behind(kind):
     case = KINDS[kind](11)
     for plan in (Plan(), Plan.uniform(3)):
         with torch.no_grad(), LiveTensors([case.network]) as memory:
-            output = case.read(run_network(case.network, plan.denoiser, plan.guidance == "apart", **case.arguments))
+            output = case.read(
+                run_network(case.network, plan.denoiser, plan.guidance == "sequential", **case.arguments)
+            )
             assert memory.live_bytes == output.untyped_storage().nbytes()
 
 
@@ -71,7 +73,7 @@ def test_fake_tensors_tell_what_real_ones_need(kind):
     assert composed.measured(plan) == pytest.approx(composed.traced(plan), rel=0.03)
 
 
-FULL_SIZE = {  # frames, then GiB of activations allowed: both halves together, apart, and decoding
+FULL_SIZE = {  # frames, then GiB of activations allowed: batched, sequential, and decoding
     "svd": (14, 1.3, 0.7, 4.5),
     "svd-xt": (25, 2.3, 1.2, 7.8),
     "animatediff": (16, 1.5, 0.8, 1.0),
@@ -82,13 +84,13 @@ FULL_SIZE = {  # frames, then GiB of activations allowed: both halves together, 
 @pytest.mark.parametrize("model", FULL_SIZE)
 def test_published_models_fit_at_full_size(model):
     """576x1024 in float16, by the bundled plans; the coarse one costs few operator calls."""
-    frames, together, apart, decode = FULL_SIZE[model]
+    frames, batched, sequential, decode = FULL_SIZE[model]
 
     def traced(plan):
         return streamline.trace(model, height=576, width=1024, num_frames=frames, plan=plan)
 
     original, coarse = traced(None), traced(_plan("coarse"))
-    for name, most in (("fine-together", together), ("fine-apart", apart)):
+    for name, most in (("fine-batched", batched), ("fine-sequential", sequential)):
         traces = traced(_plan(name))
         assert traces["denoiser"].peak_bytes <= most * GIB
         assert traces["decoder"].peak_bytes <= decode * GIB

@@ -71,7 +71,7 @@ def build(studio: Studio) -> None:
         """
         with telling():
             settings = settings_of(model, "", steps, frames, width, height, 0, quality, budget, emulate)
-            return answer(studio.planner.outlook(settings))
+            return answer(studio.planner.full_plan(settings))
 
     def devices() -> list[dict]:
         """The devices that videos can be made on here, with the bytes that are free and may be used."""
@@ -99,7 +99,7 @@ def build(studio: Studio) -> None:
         """
         with telling():
             settings = settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, emulate, own)
-            outlook = studio.planner.outlook(settings)
+            outlook = studio.planner.full_plan(settings)
             owner = secrets.token_urlsafe(18)
             view = yield from make(owner, studio.planner.order(outlook, picture(model, image)), (None, None))
             run = studio.service.gallery.get(owner, view.run)
@@ -124,7 +124,7 @@ def build(studio: Studio) -> None:
         """
         with telling():
             settings = settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, emulate, own)
-            outlook = studio.planner.outlook(settings)
+            outlook = studio.planner.full_plan(settings)
             order = studio.planner.comparison(outlook, picture(model, image))
             view = yield from make(secrets.token_urlsafe(18), order, None)
             yield comparison(view)
@@ -173,9 +173,9 @@ def take(endpoint: Callable, fields: Sequence[streamline.Field]) -> None:
     named = [one for one in signature.parameters.values() if one.kind is not one.VAR_POSITIONAL]
     own = [inspect.Parameter(field.short, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for field in fields]
     endpoint.__signature__ = signature.replace(parameters=[*named, *own])
-    told = [f"{field.short}: {field.help or field.label}; for models that have it" for field in fields]
+    described = [f"{field.short}: {field.help or field.label}; for models that have it" for field in fields]
     endpoint.__doc__ = re.sub(
-        r"( *)OWN\n", lambda place: "".join(f"{place[1]}{line}\n" for line in told), endpoint.__doc__
+        r"( *)OWN\n", lambda place: "".join(f"{place[1]}{line}\n" for line in described), endpoint.__doc__
     )
 
 

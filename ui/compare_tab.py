@@ -69,7 +69,7 @@ def build(studio: Studio, browser: gr.BrowserState, fields: Mapping[str, gr.comp
         said = ""
         try:
             studio.service.refuse_second(browser["visitor"], "compare")  # at once, for planning may take a while
-            order = make_order(studio.planner.outlook(reading.settings), reading.image)
+            order = make_order(studio.planner.full_plan(reading.settings), reading.image)
             browser["compare"] = studio.service.submit(browser["visitor"], order, alone=True)
             view = watched(studio, browser, "compare")
         except streamline.StreamlineError as error:

@@ -88,7 +88,7 @@ def _factors(
         batch = _batch(job) / _batch(before)
         steps = job.num_inference_steps / before.num_inference_steps
         count = max(1, round(stage.count * steps))
-        return pixels * frames * (batch if guidance == "together" else 1), pixels * frames * batch * steps, count
+        return pixels * frames * (batch if guidance == "batched" else 1), pixels * frames * batch * steps, count
     if name == "decode":
         most = known.at_once or LONG
         at_once = min(job.num_frames, most) / min(before.num_frames, most)
@@ -116,7 +116,7 @@ def known_of(forecast: streamline.Forecast) -> Known:
         forecast.device.kind,
         forecast.dtype,
         forecast.rates,
-        (*plans, ("together", forecast.original)),
+        (*plans, ("batched", forecast.original)),
         at_once=-(-LONG // times) if times > 1 else 0,
     )
 

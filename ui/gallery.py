@@ -64,7 +64,7 @@ class Gallery:
         self.folder = folder
         self._cap_bytes = cap_bytes
         for home in folder.glob("*/"):
-            streamline.clear_drafts(home)
+            streamline.clear_temporary_files(home)
 
     def add(self, owner: str, order: Order, result: streamline.Result, receipt: streamline.Receipt) -> str:
         """Keep a finished video; returns the run's name. The oldest runs go when the cap is reached.
@@ -74,31 +74,31 @@ class Gallery:
         made = time.time()
         name = time.strftime("%Y%m%d-%H%M%S", time.localtime(made)) + "-" + secrets.token_hex(3)
         home = self._home(owner)
-        draft = streamline.draft_of(home / name)
+        temporary = streamline.temporary_path(home / name)
         try:
-            self._write(draft, made, order, result, receipt)
-            os.replace(draft, home / name)
+            self._write(temporary, made, order, result, receipt)
+            os.replace(temporary, home / name)
         except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
         self._prune(keep=home / name)
         return name
 
     def _write(
-        self, draft: Path, made: float, order: Order, result: streamline.Result, receipt: streamline.Receipt
+        self, temporary: Path, made: float, order: Order, result: streamline.Result, receipt: streamline.Receipt
     ) -> None:
-        (draft / FRAMES).mkdir(parents=True)
+        (temporary / FRAMES).mkdir(parents=True)
         for index, frame in enumerate(result.frames):
-            frame.save(draft / FRAMES / f"{index:04d}.png")
-        streamline.export(result.frames, draft / VIDEO, result.job.fps, receipt)
+            frame.save(temporary / FRAMES / f"{index:04d}.png")
+        streamline.export(result.frames, temporary / VIDEO, result.job.fps, receipt)
         thumbnail = result.frames[len(result.frames) // 2].convert("RGB")
         if max(thumbnail.size) > THUMBNAIL:
             thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
-        thumbnail.save(draft / THUMB, quality=90)
+        thumbnail.save(temporary / THUMB, quality=90)
         if order.image is not None:
-            order.image.save(draft / PICTURE)
+            order.image.save(temporary / PICTURE)
         entry = {"made": made, "settings": order.settings.to_dict(), "receipt": receipt.to_dict()}
-        (draft / ENTRY).write_text(json.dumps(entry, indent=2), encoding="utf-8")
+        (temporary / ENTRY).write_text(json.dumps(entry, indent=2), encoding="utf-8")
 
     def runs(self, owner: str) -> list[Run]:
         """An owner's runs, the latest first; what cannot be read is left out."""

@@ -101,7 +101,7 @@ def build(studio: Studio, browser: gr.BrowserState) -> GenerateTab:
         if not trouble:
             try:
                 studio.service.refuse_second(browser["visitor"], "generate")  # at once, for planning may take a while
-                outlook = studio.planner.outlook(reading.settings)
+                outlook = studio.planner.full_plan(reading.settings)
                 order = studio.planner.order(outlook, reading.image)
                 browser["generate"] = studio.service.submit(browser["visitor"], order, alone=True)
             except streamline.StreamlineError as error:

@@ -39,14 +39,16 @@ class Looking:
 
     def after(self, event: gr.events.Dependency) -> None:
         """Plan anew once an event is over."""
-        self._settle_after(event.then(self.glimpse, self.fields.inputs, self._outputs, **QUICK))
+        self._full_plan_after(event.then(self.quick_estimate, self.fields.inputs, self._outputs, **QUICK))
 
     def on(self, events: list) -> None:
         """Plan anew at each of some events, for where the fields stand when several come together."""
-        event = gr.on(events, self.glimpse, self.fields.inputs, self._outputs, trigger_mode="always_last", **QUICK)
-        self._settle_after(event)
+        event = gr.on(
+            events, self.quick_estimate, self.fields.inputs, self._outputs, trigger_mode="always_last", **QUICK
+        )
+        self._full_plan_after(event)
 
-    def glimpse(self, request: gr.Request, *values):
+    def quick_estimate(self, request: gr.Request, *values):
         """What is known at once."""
         session = request.session_hash or ""
         self.asked[session] = values
@@ -57,7 +59,7 @@ class Looking:
         if reading.settings is None:
             return self.said(reading)
         try:
-            outlook = self.studio.planner.glimpse(reading.settings)
+            outlook = self.studio.planner.quick_estimate(reading.settings)
         except streamline.StreamlineError as error:
             return self.said(Reading(None, {"model": str(error)}))
         if outlook is None:
@@ -66,7 +68,7 @@ class Looking:
             self.asked[session] = ()  # nothing is left to be worked out
         return self._answer(outlook, reading, values)
 
-    def settle(self, request: gr.Request, *values):
+    def full_plan(self, request: gr.Request, *values):
         """The plan itself."""
         session = request.session_hash or ""
         if self.asked.get(session) != values:
@@ -75,7 +77,7 @@ class Looking:
         if reading.settings is None:
             return self.said(reading)
         try:
-            outlook = self.studio.planner.outlook(reading.settings)
+            outlook = self.studio.planner.full_plan(reading.settings)
         except streamline.StreamlineError as error:
             return self.said(Reading(None, {"model": str(error)}))
         if self.asked.get(session) != values:
@@ -96,8 +98,8 @@ class Looking:
         shown = [self.fields.slider, self.fields.budget_hint, self.plan, self.reasons, self.plan_json]
         return [*shown, *self.fields.notes.values(), self.start]
 
-    def _settle_after(self, event: gr.events.Dependency) -> None:
-        event.then(self.settle, self.fields.inputs, self._outputs, trigger_mode="always_last", **PLANNING)
+    def _full_plan_after(self, event: gr.events.Dependency) -> None:
+        event.then(self.full_plan, self.fields.inputs, self._outputs, trigger_mode="always_last", **PLANNING)
 
     def _answer(self, outlook: Outlook, reading: Reading, values: tuple) -> dict:
         typed_budget = self.fields.form(values)["budget"].strip()

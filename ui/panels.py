@@ -33,17 +33,17 @@ def budget_slider(outlook: Outlook) -> str:
     least, most, budget = outlook.least_bytes, outlook.most_bytes, outlook.budget_bytes
     fastest = outlook.predictions[0].peak_bytes
 
-    def share(size: float) -> float:
+    def fraction(size: float) -> float:
         if most <= least:
             return 1.0
         return min(1.0, max(0.0, math.log(size / least) / math.log(most / least)))
 
-    ticks = [(share(least), f"least: {words.size_up(least)}")]
-    if 0.3 < share(fastest) < 0.7:
-        ticks.append((share(fastest), "fastest"))
+    ticks = [(fraction(least), f"least: {words.size_up(least)}")]
+    if 0.3 < fraction(fastest) < 0.7:
+        ticks.append((fraction(fastest), "fastest"))
     ticks.append((1.0, f"all: {words.size(most)}"))
     marks = "".join(f'<span style="left:{place:.1%}">{label}</span>' for place, label in ticks)
-    value = round(1000 * share(budget))
+    value = round(1000 * fraction(budget))
     short = " short" if budget < least else ""
     return (
         f'<div class="budget{short}"><div class="top"><label for="memory-range">Memory it may use</label>'
@@ -131,11 +131,11 @@ def sentence(plan: streamline.Plan, settings: Settings) -> str:
         finest = max((max(one.frames, one.pixels) for _, one in blocks), default=1)
         if finest > 1:
             parts.append(f"{name} works on up to {finest} pieces in turn where memory is tightest")
-    if plan.guidance == "apart" and settings.job.is_guided:
+    if plan.guidance == "sequential" and settings.job.is_guided:
         parts.append("the two halves of each step run one after the other")
-    if plan.residency == "stages":
+    if plan.residency == "model offload":
         parts.append("each part of the model is on the card only while it is needed")
-    if plan.residency == "streamed":
+    if plan.residency == "group offload":
         parts.append("the model waits in the computer’s own memory and comes to the card piece by piece, as it is used")
     if plan.rehash is not None:
         steps = settings.job.num_inference_steps
@@ -204,15 +204,15 @@ def progress(view: View | None) -> str:
     if view is None:
         return ""
     done, total = len(view.steps), view.total_steps or view.order.settings.job.num_inference_steps
-    share, figures, kind = 1.0, "", ""
+    fraction, figures, kind = 1.0, "", ""
     if view.status in ("waiting", "loading", "warming"):
-        kind, share = " waiting", 0.35
+        kind, fraction = " waiting", 0.35
     elif view.status == "denoising":
-        share = 0.94 * done / max(total, 1)
+        fraction = 0.94 * done / max(total, 1)
         left = view.seconds_left
         figures = f"step {done} of {total}" + (f" · about {words.duration(left)} left" if left is not None else "")
     elif view.status in ("decoding", "checking", "writing"):
-        share, figures = 0.97, f"step {total} of {total}"
+        fraction, figures = 0.97, f"step {total} of {total}"
     elif view.status == "done":
         figures = f"in {words.duration(view.ended - view.began)}"
     if view.order.kind != "generate" and not view.is_over:
@@ -220,7 +220,7 @@ def progress(view: View | None) -> str:
         due = sum(not part.is_skipped for part in view.order.parts)
         figures = f"run {min(made + 1, due)} of {due}" + (f" · {figures}" if figures else "")
     notes = "".join(f'<p class="muted">{escape(sentence)}</p>' for sentence in dict.fromkeys(view.notes[-MOST_NOTES:]))
-    width = "" if kind else f' style="width:{share:.0%}"'
+    width = "" if kind else f' style="width:{fraction:.0%}"'
     return (
         '<div class="progress" role="status">'
         f'<div class="status"><b>{status_words(view)}</b><span>{figures}</span></div>'

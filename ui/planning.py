@@ -123,11 +123,11 @@ class Planner:
         is_known = model.configs is not None
         return Profile.of(model, None if is_known else self._pipelines.get(source, dtype_of(model.name, "")))
 
-    def outlook(self, settings: Settings) -> Outlook:
+    def full_plan(self, settings: Settings) -> Outlook:
         """What is to be expected; a job that does not fit is an answer too. Raises StreamlineError for the rest."""
         return self._outlook(settings, self._forecast(settings), qualities=QUALITIES[1:])
 
-    def glimpse(self, settings: Settings) -> Outlook | None:
+    def quick_estimate(self, settings: Settings) -> Outlook | None:
         """The same at once: an estimate where the plan is not known yet, None where there is nothing to go by.
 
         Raises StreamlineError for a model that cannot be had.

@@ -37,7 +37,7 @@ Maker = Callable[[Order, str], Iterator[Event]]
 
 
 @dataclass(frozen=True)
-class Sample:
+class MemorySample:
     """Memory at one moment. seconds: since the part began. peak_bytes: the most on the device so far."""
 
     seconds: float
@@ -65,7 +65,7 @@ class View:
     weights_bytes: int = 0
     total_steps: int = 0
     steps: tuple[Stepped, ...] = ()
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[MemorySample, ...] = ()
     preview: tuple[Image.Image, ...] = ()
     results: tuple[streamline.Result | None, ...] = ()
     receipts: tuple[streamline.Receipt | None, ...] = ()
@@ -267,7 +267,7 @@ class Service:
                     entry, status="denoising", part=index, weights_bytes=weights, steps=(), samples=(), preview=()
                 )
             case Stepped():
-                sample = Sample(
+                sample = MemorySample(
                     time.monotonic() - entry.part_began, event.live_bytes, event.peak_bytes, _process_bytes()
                 )
                 self._set(
@@ -311,7 +311,11 @@ class Service:
             with self._changed:
                 view = entry.view
                 if view.status in ("denoising", "decoding"):
-                    last = view.samples[-1] if view.samples else Sample(0.0, view.weights_bytes, view.weights_bytes, 0)
+                    last = (
+                        view.samples[-1]
+                        if view.samples
+                        else MemorySample(0.0, view.weights_bytes, view.weights_bytes, 0)
+                    )
                     seconds = time.monotonic() - entry.part_began
                     sample = replace(last, seconds=seconds, process_bytes=_process_bytes())
                     self._set(entry, samples=(*view.samples, sample))

@@ -26,7 +26,7 @@ from .planning import device_name, dtype_of
 WARM_UP_STEPS = 2
 POLL_SECONDS = 0.2  # between two looks at the stop file while nothing happens
 PREVIEW_SECONDS = 0.4  # between two previews
-PREVIEW_SHARE = 0.1  # of the time, at most
+PREVIEW_FRACTION = 0.1  # of the time, at most
 
 
 def make(order: Order, stop: str, pipelines: Pipelines | None = None) -> Iterator[Event]:
@@ -156,7 +156,7 @@ class _Reporter:
             return ()
         pictures = self._aside.submit(streamline.preview, self._pipe, step.latents).result()
         ended = time.monotonic()
-        self._next_preview = ended + max(PREVIEW_SECONDS, (ended - began) / PREVIEW_SHARE)
+        self._next_preview = ended + max(PREVIEW_SECONDS, (ended - began) / PREVIEW_FRACTION)
         return pictures
 
 

@@ -16,8 +16,8 @@ from ..families.running import run_network
 from ..plan import Plan
 from ..program.groups import check_blocks
 from ..registry import family_of
-from ..weights.residency import can_move_weights, weights_by_stages
-from ..weights.streaming import weights_streamed
+from ..weights.offloading import group_offload
+from ..weights.residency import can_move_weights, model_offload
 from .at_work import Where
 from .fallback import OutOfMemoryFallback
 from .forwards import ReplacedForward, check_network, is_replaced
@@ -39,9 +39,9 @@ class Applied:
             caches = [NetworkSteps(cache, denoiser) for denoiser in denoisers]
         with contextlib.ExitStack() as stack:
             options = {} if hooks.before_slice is None else {"before_slice": hooks.before_slice}
-            if plan.residency == "streamed":
+            if plan.residency == "group offload":
                 opened = [network for network in (*denoisers, decoder, encoder) if network is not None]
-                options["weights"] = stack.enter_context(weights_streamed(pipe, opened))
+                options["weights"] = stack.enter_context(group_offload(pipe, opened))
 
             def install(network: nn.Module, call: Callable[..., object], **more: object) -> None:
                 run = functools.partial(run_network, network, **options, **more)
@@ -59,8 +59,8 @@ class Applied:
                 hook = decoder.register_forward_pre_hook(lambda *_: caches[0].forget())
                 stack.callback(hook.remove)
                 stack.callback(caches[0].forget)
-            if plan.residency == "stages":
-                stack.enter_context(weights_by_stages(pipe))
+            if plan.residency == "model offload":
+                stack.enter_context(model_offload(pipe))
             self._undo = stack.pop_all()
 
     @property
@@ -79,7 +79,7 @@ class Applied:
     def _move_weights(self) -> bool:
         if not can_move_weights(self.pipe):
             return False
-        self._undo.enter_context(weights_by_stages(self.pipe))
+        self._undo.enter_context(model_offload(self.pipe))
         return True
 
     def restore(self) -> None:

@@ -56,13 +56,13 @@ class OutOfMemoryFallback:
         self._released: set[Where] = set()
 
     def call(self, part: Part, run: Callable[..., object], *args: object, **kwargs: object) -> object:
-        """Return run(slicing, apart, *args, **kwargs) by the first plan from here on with memory enough.
+        """Return run(slicing, sequential, *args, **kwargs) by the first plan from here on with memory enough.
 
         Raises OutOfMemory after the last level.
         """
         while True:
             try:
-                return run(getattr(self.plan, part), self.plan.guidance == "apart", *args, **kwargs)
+                return run(getattr(self.plan, part), self.plan.guidance == "sequential", *args, **kwargs)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -73,10 +73,10 @@ class OutOfMemoryFallback:
                 raise OutOfMemory(f"Memory ran out in the {part}, cut as finely as it can be; make fewer frames.")
             self._downgrade(part, plan)
 
-    def release(self, where: Where, weights_by_stages: Callable[[], bool]) -> None:
+    def release(self, where: Where, model_offload: Callable[[], bool]) -> None:
         """Make room after memory ran out outside the calls of the networks, so that it can be done again.
 
-        weights_by_stages: takes networks that are not at work off the device, and says whether there were any.
+        model_offload: takes networks that are not at work off the device, and says whether there were any.
         Raises OutOfMemory when there is nothing left to give back.
         """
         _give_back()
@@ -84,9 +84,9 @@ class OutOfMemoryFallback:
             self._released.add(where)
             reason = f"Memory ran out {where}: what lay unused was given back, and it is done again."
             self._downgrade("pipeline", _because(self.plan, reason))
-        elif weights_by_stages():
+        elif model_offload():
             reason = f"Memory ran out {where}: networks are now on the device only while they work."
-            self._downgrade("pipeline", _because(replace(self.plan, residency="stages"), reason))
+            self._downgrade("pipeline", _because(replace(self.plan, residency="model offload"), reason))
         else:
             raise OutOfMemory(f"Memory ran out {where}, with nothing left to give back; {ADVICE}.")
 
@@ -104,8 +104,10 @@ def next_level(plan: Plan, part: Part, samples: int) -> Plan | None:
     Guidance halves one after the other first, which costs least, then twice as many slices of every block.
     samples: in the batch of the call.
     """
-    if part == "denoiser" and plan.guidance == "together" and samples > 1:
-        return _because(replace(plan, guidance="apart"), "Memory ran out in the denoiser: guidance now runs apart.")
+    if part == "denoiser" and plan.guidance == "batched" and samples > 1:
+        return _because(
+            replace(plan, guidance="sequential"), "Memory ran out in the denoiser: guidance is sequential now."
+        )
     blocks = {EVERY_BLOCK: Slicing()} | dict(getattr(plan, part))
     finer = {block: _finer(slicing) for block, slicing in blocks.items()}
     if finer == blocks:

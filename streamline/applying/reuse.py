@@ -20,8 +20,8 @@ from ..program.executor import Call
 class CachedFeature:
     """What a full step leaves at the cache point.
 
-    features: one for all samples, or one for each where they run apart. sparse: every few pixels of them. timestep:
-    as the network is told it, its own measure of the noise level.
+    features: one for all samples, or one for each where they run one by one. sparse: every few pixels of them.
+    timestep: as the network is told it, its own measure of the noise level.
     """
 
     features: list[Tensor]
@@ -33,13 +33,13 @@ class CachedFeature:
         sparse = [feature[..., ::SPARSE, ::SPARSE].clone() for feature in features] if judged else []
         return cls(features, sparse, torch.as_tensor(timestep, device=features[0].device))
 
-    def apart(self, batch: int, frames: int) -> CachedFeature:
-        """Return the same with the samples apart: a step may run so after one that ran them together."""
+    def by_sample(self, batch: int, frames: int) -> CachedFeature:
+        """Return the same, sample by sample: a step may run so after one that ran them as one batch."""
         if len(self.features) == batch:
             return self
 
         def split(cached: list[Tensor]) -> list[Tensor]:
-            return [part for together in cached for part in together.split(frames)]
+            return [part for batched in cached for part in batched.split(frames)]
 
         return replace(self, features=split(self.features), sparse=split(self.sparse))
 
@@ -47,7 +47,7 @@ class CachedFeature:
 class FeatureCache:
     """Runs the steps of a pipeline's denoisers by a rehash: in full, or from what the last full one left.
 
-    A step that fails can be run again, with guidance apart too. A new run starts anew.
+    A step that fails can be run again, with sequential guidance too. A new run starts anew.
     """
 
     def __init__(self, rehash: Rehash, current_run: Callable[[], object] | None = None) -> None:
@@ -77,9 +77,9 @@ class FeatureCache:
         program, sample = call.program, call.values["sample"]
         point = program.cache_point(self._rehash.cut)
         extent = (call.conditions.batch, call.conditions.frames)
-        if call.apart and extent == self._extent:
-            self._now = self._now and self._now.apart(*extent)
-            self._before = self._before and self._before.apart(*extent)
+        if call.sequential and extent == self._extent:
+            self._now = self._now and self._now.by_sample(*extent)
+            self._before = self._before and self._before.by_sample(*extent)
 
         if self._is_full(extent):
             output = self._renew(timestep, lambda features: call.run(replace(program, kept=point), features))

@@ -66,7 +66,7 @@ def budgets(options: argparse.Namespace) -> str:
 
 
 def how(found: Candidate) -> str:
-    """The choices of a plan in a line: slices of frames/pixels by block."""
+    """Return the choices of a plan in a line: slices of frames/pixels by block."""
     plan = found.plan
     parts = [f"guidance {plan.guidance}", f"weights {plan.residency}"]
     for name, slicing in (("denoiser", plan.denoiser), ("decoder", plan.decoder)):

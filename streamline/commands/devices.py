@@ -24,7 +24,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def devices(options: argparse.Namespace) -> str:
-    """The devices here, or an emulated one, as a table or as JSON; the first is the one that is used."""
+    """Return the devices here, or an emulated one, as a table or as JSON; the first is the one that is used."""
     if options.emulate is None:
         found = [(device, rates_of(device) if options.rates else None) for device in detect_all()]
     else:

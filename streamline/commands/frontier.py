@@ -10,13 +10,13 @@ from ..output.video import check_path
 from ..planning.tuning import forecast
 from ..sizes import format_bytes
 from .report import table
-from .situation_options import add_situation_options, situation_of
+from .target_options import add_target_options, target_options_of
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("frontier", help="time against memory of all good plans", allow_abbrev=False)
     parser.set_defaults(command=frontier)
-    add_situation_options(parser)
+    add_target_options(parser)
     parser.add_argument("--out", metavar="PNG", help="draw it too")
     parser.add_argument("--json", action="store_true", help="print one JSON object, with the plans")
 
@@ -24,7 +24,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def frontier(options: argparse.Namespace) -> str:
     """List the plans from the fastest to the smallest."""
     output = None if options.out is None else check_path(options.out, ".png")
-    model, job, where, dtype = situation_of(options)
+    model, job, where, dtype = target_options_of(options)
     known = forecast(model, job, options.quality, where, dtype)
     found = known.frontier()
     title = f"{options.model}, {job.num_frames} frames of {job.height}x{job.width}, {options.quality}"

@@ -16,7 +16,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def models(options: argparse.Namespace) -> str:
-    """The models with a name, as a table or as JSON."""
+    """Return the models with a name, as a table or as JSON."""
     rows = [
         {
             "name": model.name,

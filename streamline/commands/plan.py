@@ -10,20 +10,20 @@ from ..planning.tuning import forecast
 from ..prediction import BudgetError, Prediction
 from ..sizes import format_bytes, parse_bytes
 from .report import table
-from .situation_options import add_situation_options, situation_of
+from .target_options import add_target_options, target_options_of
 
 BAR = 30  # characters for the largest stage
 WEIGHTS = {
-    "all": "on the device throughout",
-    "stages": "on the device for their stage",
-    "streamed": "streamed from host memory",
+    "resident": "on the device throughout",
+    "model offload": "on the device for their stage",
+    "group offload": "offloaded to host memory, on the device a few layers at a time",
 }
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("plan", help="the plan for a budget, and what it will take", allow_abbrev=False)
     parser.set_defaults(command=plan)
-    add_situation_options(parser)
+    add_target_options(parser)
     parser.add_argument("--budget", metavar="SIZE", help="like 8GiB (what is free on the device)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -32,7 +32,7 @@ def plan(options: argparse.Namespace) -> str:
     """Tune a plan; a job that does not fit is an answer too, with the nearest jobs that do."""
     if options.budget is not None:
         parse_bytes(options.budget)  # refused before a model is loaded
-    model, job, where, dtype = situation_of(options)
+    model, job, where, dtype = target_options_of(options)
     try:
         found = forecast(model, job, options.quality, where, dtype).choose(options.budget)
     except BudgetError as error:
@@ -51,7 +51,7 @@ def plan(options: argparse.Namespace) -> str:
 
 
 def stages_table(prediction: Prediction) -> str:
-    """A row with a bar for every stage: weights #, activations =, kept features +, workspace and context -."""
+    """Return a row with a bar for every stage: weights #, activations =, kept features +, workspace and context -."""
     rows = [("STAGE", "TIMES", "SECONDS", "PEAK", "WEIGHTS", "ACTIVATIONS", "")]
     for stage in prediction.stages:
         parts = (

@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 
 from ..errors import InputError, StreamlineError
 from ..job import Job
-from ..plan import Plan, Slicing
+from ..plan import FORMER, Plan, Slicing
 from ..planning.planner import QUALITIES
 from ..planning.tuning import tune
 from ..sizes import parse_bytes
@@ -19,7 +19,8 @@ DEFAULT_SLICES = 4
 
 
 def add_plan_options(parser: argparse.ArgumentParser, *, with_budget: bool = False) -> argparse._MutuallyExclusiveGroup:
-    """with_budget: whether a plan may be tuned, which needs a pipeline and a job."""
+    """Add the options that say how to run.
+    with_budget: whether a plan may be tuned, which needs a pipeline and a job."""
     parser.set_defaults(budget=None, quality=None)
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
@@ -34,19 +35,21 @@ def add_plan_options(parser: argparse.ArgumentParser, *, with_budget: bool = Fal
     how.add_argument("--original", action="store_true", help="run the pipeline as diffusers does")
     parser.add_argument(
         "--guidance",
-        choices=["together", "apart"],
-        help="the guidance halves as one batch, or one after the other with less memory (apart)",
+        type=lambda text: FORMER["guidance"].get(text, text),
+        choices=["batched", "sequential"],
+        help="the guidance halves as one batch, or one after the other with less memory (sequential)",
     )
     return how
 
 
 def tuned(options: argparse.Namespace, plan: Plan | None, pipe: DiffusionPipeline, job: Job) -> Plan | None:
-    """The plan for a budget, where the options name one, else the plan they ask for."""
+    """Return the plan for a budget, where the options name one, else the plan they ask for."""
     return plan if options.budget is None else tune(pipe, job, options.budget, options.quality or "exact")
 
 
 def plan_of(options: argparse.Namespace) -> Plan | None:
-    """The plan that the options ask for; None to run the pipeline untouched. One for a budget is yet to be tuned."""
+    """Return the plan that the options ask for; None to run the pipeline untouched.
+    One for a budget is yet to be tuned."""
     if options.budget is not None:
         parse_bytes(options.budget)
         if options.guidance is not None:
@@ -74,7 +77,7 @@ def plan_of(options: argparse.Namespace) -> Plan | None:
         except RecursionError as error:
             raise InputError(f"The plan {options.plan} cannot be read: it is nested too deeply.") from error
     slicing = _slicing(str(DEFAULT_SLICES) if options.slices is None else options.slices)
-    return Plan(denoiser=slicing, decoder=slicing, guidance=options.guidance or "apart")
+    return Plan(denoiser=slicing, decoder=slicing, guidance=options.guidance or "sequential")
 
 
 def _slicing(text: str) -> Slicing:

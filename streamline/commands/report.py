@@ -51,7 +51,7 @@ class Progress:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text, the first of them headings, in columns; the last column may be of any width."""
+    """Return rows of text, the first of them headings, in columns; the last column may be of any width."""
     last = len(rows[0]) - 1
     widths = [max(len(row[column]) for row in rows) for column in range(last)]
     return "\n".join("  ".join(map(str.ljust, row, [*widths, 0])) for row in rows)

@@ -24,7 +24,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def trace(options: argparse.Namespace) -> str:
-    """What a published model needs at full size, as it is and by a plan, found without its weights."""
+    """Return what a published model needs at full size, as it is and by a plan, found without its weights."""
     plan = plan_of(options)
     height, width = size_of(options.size)
     given = {} if options.frames is None else {"num_frames": options.frames}

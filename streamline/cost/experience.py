@@ -59,7 +59,7 @@ class Correction:
         return "calibrated" if {"denoise", "decode"} <= learnt else "modelled"
 
     def exact(self, plan: Plan) -> bool:
-        """Whether this very run was made here before, and its stages are known."""
+        """Return whether this very run was made here before, and its stages are known."""
         return self.tag == "calibrated" and run_key(self.subject, plan) in self.runs
 
     def seconds(self, stage: str, computing: float, launching: float, *, overlap: bool) -> float:
@@ -72,18 +72,18 @@ NO_CORRECTION = Correction()
 
 
 def model_key(description: str) -> str:
-    """Names a model."""
+    """Return a name for a model."""
     return hashlib.sha256(description.encode()).hexdigest()[:16]
 
 
 def subject_key(description: str, job: Job) -> str:
-    """Names a model and a job: of the job, what its cost depends on."""
+    """Return a name for a model and a job: of the job, what its cost depends on."""
     size = [job.height, job.width, job.num_frames, job.num_inference_steps, job.guidance_scale]
     return hashlib.sha256(json.dumps([description, size]).encode()).hexdigest()[:16]
 
 
 def run_key(subject: str, plan: Plan) -> str:
-    """Names a run: subject says model and job; of the plan, what it does and not why."""
+    """Return a name for a run: subject says model and job; of the plan, what it does and not why."""
     fields = {name: value for name, value in plan.to_dict().items() if name not in ("reasons", "budget_bytes")}
     return hashlib.sha256(json.dumps([subject, fields], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -108,7 +108,7 @@ class Experience:
         write_json(self._path, data)
 
     def correction(self, model: str = "", subject: str = "") -> Correction:
-        """Factors for a model, from its own observations if they are enough; of a device without any, none.
+        """Return factors for a model, from its own observations if they are enough; of a device without any, none.
 
         subject: model and job to be predicted, so that a run made before is recognised.
         """

@@ -36,13 +36,13 @@ class State:
     on_host: bool = False
 
     def ending(self, start: int, stop: int) -> float:
-        """Bytes on the device of the pieces that end within some rows."""
+        """Return bytes on the device of the pieces that end within some rows."""
         if self.pieces is None:
             return 0.0
         return self.nbytes * sum(b - a for a, b in self.pieces if start < b <= stop) / self.pieces[-1][1]
 
     def is_copied(self, axis: Axis, start: int, stop: int) -> bool:
-        """Whether a slice of it is a tensor of its own."""
+        """Return whether a slice of it is a tensor of its own."""
         if self.pieces is None:
             return False
         is_one = any(a <= start and stop <= b for a, b in self.pieces) if axis.cuts_rows else len(self.pieces) == 1
@@ -102,7 +102,8 @@ class Ledger:
         self._send([stage.reads[0]], self.values)
 
     def pieces(self, group: Group, pieces: Bounds) -> Bounds:
-        """The first slice, and one of every kind of those that follow, where nothing grows or shrinks meanwhile."""
+        """Return the first slice, and one of every kind of those that follow,
+        where nothing grows or shrinks meanwhile."""
         self._pieces, extent = pieces, self.extent(group.along, group.axis)
         self._kinds = {(start, stop): (stop - start, group.around(start, stop, extent)) for start, stop in pieces}
         if group.axis.cuts_rows and group.keep != "whole":
@@ -155,7 +156,8 @@ class Ledger:
             self._live += shape.nbytes if over is None else 0
 
     def write(self, group: Group, name: str, start: int, stop: int, carried: Sample) -> None:
-        """Of what grows by it there is a copy then, and the slice itself goes, which is as large."""
+        """Count what a slice takes: of what grows by it there is a copy then, and the slice itself goes,
+        which is as large."""
         is_growing = group.kept_as(name) == "pieces"
         grown = self._outputs[name].ending(start, stop) if is_growing else 0.0
         self._note(self._carried_bytes + grown)

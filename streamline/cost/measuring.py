@@ -73,10 +73,10 @@ class Sample:
     largest_convolution_bytes: float
     work: Work
 
-    def between(self, other: Sample, share: float) -> Sample:
-        """The point at `share` on the line from here (0) to another sample (1), or beyond."""
+    def between(self, other: Sample, fraction: float) -> Sample:
+        """Return the point at `fraction` on the line from here (0) to another sample (1), or beyond."""
         pairs = zip(self.to_list(), other.to_list(), strict=True)
-        return Sample.from_list([a + (b - a) * share for a, b in pairs])
+        return Sample.from_list([a + (b - a) * fraction for a, b in pairs])
 
     def to_list(self) -> list[float]:
         return [self.peak_bytes, self.kept_bytes, self.largest_convolution_bytes, *self.work]
@@ -127,14 +127,14 @@ class Value:
         return axis.extent(self.shape)
 
     def empty(self) -> Tensor:
-        """A tensor of this layout, without data where fake tensors are made."""
+        """Return a tensor of this layout, without data where fake tensors are made."""
         strides, step = [0] * len(self.shape), 1
         for dim in reversed(self.order):
             strides[dim], step = step, step * self.shape[dim]
         return torch.empty_strided(self.shape, strides, dtype=getattr(torch, self.dtype))
 
     def piece(self, axis: Axis, size: int) -> Value:
-        """One slice of it that is a tensor of its own."""
+        """Return one slice of it that is a tensor of its own."""
         return Value(axis.piece(self.shape, size), self.dtype, self.order)
 
 
@@ -227,7 +227,7 @@ class Probe:
         return found
 
     def whole(self, name: str, reads: list[Value], tags: str) -> tuple[Value, Sample]:
-        """A stage on whole values, and the layout of what it writes."""
+        """Return what a stage takes on whole values, and the layout of what it writes."""
         stages, conditions, mode = self._way
         stage = stages[name]
         with mode():
@@ -242,7 +242,8 @@ class Probe:
             return Value.of(result), sample
 
     def slice(self, name: str, reads: list[Value], tags: str, size: int, around: tuple[int, int] = (0, 0)) -> Sample:
-        """A stage on a slice of `size` elements of its axis. around: how many more a halo reaches on each side."""
+        """Return what a stage takes on a slice of `size` elements of its axis.
+        around: how many more a halo reaches on each side."""
         stages, conditions, mode = self._way
         stage, (before, after) = stages[name], around
         axis, needed = stage.axis, before + size + after

@@ -22,7 +22,7 @@ class GroupCost:
     """One group of stages.
 
     peak_bytes: the most that is alive while it runs. largest_convolution_bytes: as in Sample.
-    weights_bytes: of streamed weights that are on the device meanwhile. coming_bytes: the part of them that is sent
+    weights_bytes: of offloaded weights that are on the device meanwhile. coming_bytes: the part of them that is sent
     while it runs, for the group that follows.
     """
 
@@ -33,9 +33,9 @@ class GroupCost:
     weights_bytes: int = 0
     coming_bytes: int = 0
 
-    def total_bytes(self, share: float) -> float:
-        """With streamed weights, and with workspace as in `NetworkCost.worst`."""
-        return self.peak_bytes + self.weights_bytes + share * self.largest_convolution_bytes
+    def total_bytes(self, fraction: float) -> float:
+        """Return the peak with offloaded weights, and with workspace as in `NetworkCost.worst`."""
+        return self.peak_bytes + self.weights_bytes + fraction * self.largest_convolution_bytes
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class NetworkCost:
     """One call of a network under one slicing. Bytes are of activations, without weights and arguments.
 
     held_bytes: what is alive around every group, to be added to its peak. head_bytes: the peak before the first.
-    head_weights_bytes: of streamed weights that are there before the first group. first_bytes: of those that it needs.
+    head_weights_bytes: of offloaded weights that are there before the first group. first_bytes: of those that it needs.
     passes: how often the groups run, each time from the first one on.
     """
 
@@ -61,20 +61,21 @@ class NetworkCost:
         activations, _, weights = self.worst(0.0)
         return activations + weights
 
-    def worst(self, share: float) -> tuple[int, int, int]:
-        """Activations, workspace and streamed weights at the worst moment of all three.
+    def worst(self, fraction: float) -> tuple[int, int, int]:
+        """Activations, workspace and offloaded weights at the worst moment of all three.
 
-        share: of what the largest convolution reads and writes, that a library takes as its workspace.
+        fraction: of what the largest convolution reads and writes, that a library takes as its workspace.
         """
         moments = [(round(self.head_bytes), 0, self.head_weights_bytes)]
         if self.groups:  # there are none on a step that reuses the network's output
-            worst = max(self.groups, key=lambda one: one.total_bytes(share))
-            workspace = round(share * worst.largest_convolution_bytes)
+            worst = max(self.groups, key=lambda one: one.total_bytes(fraction))
+            workspace = round(fraction * worst.largest_convolution_bytes)
             moments.append((round(self.held_bytes + worst.peak_bytes), workspace, worst.weights_bytes))
         return max(moments, key=sum)
 
     def waiting(self, rate: float, seconds: Callable[[Work], float]) -> float:
-        """Seconds that computing waits for streamed weights. rate: bytes a second. seconds: of a group's work."""
+        """Return seconds that computing waits for offloaded weights. rate: bytes a second.
+        seconds: of a group's work."""
         if not self.head_weights_bytes and not self.first_bytes:
             return 0.0
         late = sum(max(0.0, one.coming_bytes / rate - seconds(one.work)) for one in self.groups)
@@ -82,51 +83,51 @@ class NetworkCost:
 
 
 def compose(
-    table: Table, slicing: BlockSlicing, *, keep: str | None = None, given: str | None = None, streamed: bool = False
+    table: Table, slicing: BlockSlicing, *, keep: str | None = None, given: str | None = None, offloaded: bool = False
 ) -> NetworkCost:
-    """One call with all samples of the batch together.
+    """Return the cost of one call with all samples as one batch.
 
     keep: a value that outlives the call, which reads it last. given: a value bound from outside and not counted,
-    as on a step that reuses it. streamed: weights come group by group (weights/streaming.py).
+    as on a step that reuses it. offloaded: weights come group by group (weights/offloading.py).
     """
     program = table.program.bind([given]) if given else table.program
     groups = tuple(_follow(table, group_stages(replace(program, kept=keep), slicing), program.inputs))
     work = sum((cost.work for cost in groups), table.head.work)
     cost = NetworkCost(table.held_bytes, table.head.peak_bytes, work, groups)
-    return _with_streamed_weights(cost, table) if streamed else cost
+    return _with_offloaded_weights(cost, table) if offloaded else cost
 
 
-def compose_apart(
-    together: Table,
+def compose_sequential(
+    batched: Table,
     sample: Table,
     slicing: BlockSlicing,
     *,
     keep: str | None = None,
     **options: str | bool | None,
 ) -> NetworkCost:
-    """One call with the samples one after the other; options as for `compose`.
+    """Return the cost of one call with the samples one after the other; options as for `compose`.
 
-    together: of the whole batch, whose embeddings and result are held; sample: of one sample.
+    batched: of the whole batch, whose embeddings and result are held; sample: of one sample.
     """
     cost = compose(sample, slicing, keep=keep, **options)
-    if together.batch == 1:
+    if batched.batch == 1:
         return cost
     # The result of the first sample is held until that of the second replaces it, and so is what it keeps.
-    held = together.held_bytes + together.output_bytes + sample.output_bytes
-    held += sample.values[keep].nbytes * (together.batch - 1) if keep else 0
+    held = batched.held_bytes + batched.output_bytes + sample.output_bytes
+    held += sample.values[keep].nbytes * (batched.batch - 1) if keep else 0
     each = sum((group.work for group in cost.groups), Work())
-    work = together.head.work + each * together.batch
-    return replace(cost, held_bytes=held, head_bytes=together.head.peak_bytes, work=work, passes=together.batch)
+    work = batched.head.work + each * batched.batch
+    return replace(cost, held_bytes=held, head_bytes=batched.head.peak_bytes, work=work, passes=batched.batch)
 
 
-def _with_streamed_weights(cost: NetworkCost, table: Table) -> NetworkCost:
+def _with_offloaded_weights(cost: NetworkCost, table: Table) -> NetworkCost:
     """Beside the weights of every group, those of the next are on the device: they come while it runs."""
     if not cost.groups:  # a step that reuses what the network gave before
         return replace(cost, head_weights_bytes=table.other_weights_bytes)
     used = [table.weights_of(one.group.stages) for one in cost.groups]
     groups = []
-    for one, now, ahead in zip(cost.groups, used, [*used[1:], {}], strict=True):
-        coming = sum(size for tensor, size in ahead.items() if tensor not in now)
+    for one, now, prefetched in zip(cost.groups, used, [*used[1:], {}], strict=True):
+        coming = sum(size for tensor, size in prefetched.items() if tensor not in now)
         twice = table.recast_bytes(one.group.stages) if table.cast_bytes else 0
         groups.append(replace(one, weights_bytes=sum(now.values()) + coming + twice, coming_bytes=coming))
     first = sum(used[0].values())

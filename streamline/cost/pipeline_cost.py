@@ -30,7 +30,7 @@ from ..program.casting import keep_in
 from ..program.weights import other_weights, weights_of
 from ..registry import family_named
 from .measuring import Probe, Sample, Work, metered
-from .network_cost import NetworkCost, compose, compose_apart
+from .network_cost import NetworkCost, compose, compose_sequential
 from .table import Table
 from .tracing import cast, cast_arguments
 
@@ -76,17 +76,17 @@ class PipelineCost:
         *,
         keep: str | None = None,
         given: str | None = None,
-        streamed: bool = False,
+        offloaded: bool = False,
     ) -> NetworkCost:
         """Return one denoising step. keep: a value kept for the next one. given: a value kept by the one before."""
-        options = {"keep": keep, "given": given, "streamed": streamed}
-        if guidance == "apart":
-            return compose_apart(self.denoiser, self.half, slicing, **options)
+        options = {"keep": keep, "given": given, "offloaded": offloaded}
+        if guidance == "sequential":
+            return compose_sequential(self.denoiser, self.half, slicing, **options)
         return compose(self.denoiser, slicing, **options)
 
-    def decode(self, slicing: BlockSlicing, *, streamed: bool = False) -> NetworkCost:
+    def decode(self, slicing: BlockSlicing, *, offloaded: bool = False) -> NetworkCost:
         """Return one call of the decoder, of all frames or of a chunk of them."""
-        return compose(self.decoder, slicing, streamed=streamed)
+        return compose(self.decoder, slicing, offloaded=offloaded)
 
     @cached_property
     def denoiser(self) -> Table:

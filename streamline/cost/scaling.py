@@ -47,10 +47,10 @@ class ScaledTable:
         return _times(self._table.whole(stage, packed), self._frames * self._pixels)
 
     def slice(self, stage: Stage, tags: str, size: int, around: tuple[int, int] = (0, 0)) -> Sample:
-        """A slice of so many frames has fewer pixels, and one of so many pixels has fewer frames."""
-        shares = {"frames": self._frames, "pixels": self._pixels, "width": self._width}
-        share = math.prod(shares[direction] for direction in stage.axis.spans)
-        return _times(self._table.slice(stage, tags, size, around), share)
+        """Scale a slice: one of so many frames has fewer pixels, and one of so many pixels has fewer frames."""
+        fractions = {"frames": self._frames, "pixels": self._pixels, "width": self._width}
+        fraction = math.prod(fractions[direction] for direction in stage.axis.spans)
+        return _times(self._table.slice(stage, tags, size, around), fraction)
 
     def weights_of(self, stages: Sequence[Stage]) -> dict[int, int]:
         return self._table.weights_of(stages)
@@ -76,8 +76,8 @@ class ScaledTable:
         if len(value.shape) == 3:
             return replace(value, shape=(rows, max(1, round(value.shape[1] * self._pixels)), value.shape[2]))
         height, width = (
-            max(1, round(side * share))
-            for side, share in zip(value.shape[2:], (self._height, self._width), strict=True)
+            max(1, round(side * fraction))
+            for side, fraction in zip(value.shape[2:], (self._height, self._width), strict=True)
         )
         return replace(value, shape=(rows, value.shape[1], height, width))
 
@@ -115,12 +115,12 @@ class ScaledCost(PipelineCost):
         return ScaledTable(table, phase.frames, self.height / known.height, self.width / known.width)
 
 
-def _times(sample: Sample, share: float) -> Sample:
+def _times(sample: Sample, fraction: float) -> Sample:
     """Less of everything but operator calls."""
     work = sample.work
     return Sample(
-        sample.peak_bytes * share,
-        sample.kept_bytes * share,
-        sample.largest_convolution_bytes * share,
-        Work(work.flops * share, work.product_bytes * share, work.moved_bytes * share, work.calls),
+        sample.peak_bytes * fraction,
+        sample.kept_bytes * fraction,
+        sample.largest_convolution_bytes * fraction,
+        Work(work.flops * fraction, work.product_bytes * fraction, work.moved_bytes * fraction, work.calls),
     )

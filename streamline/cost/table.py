@@ -81,7 +81,7 @@ class Table:
         return self.values[self.program.output].nbytes
 
     def whole(self, stage: Stage, packed: tuple[bool, ...]) -> Sample:
-        """A stage on whole values. packed: which of them were written by sliced groups."""
+        """Return what a stage takes on whole values. packed: which of them were written by sliced groups."""
         key = (stage.name, packed)
         if key not in self._known:
             reads = self._reads(stage)
@@ -92,7 +92,7 @@ class Table:
         return self._known[key]
 
     def slice(self, stage: Stage, tags: str, size: int, around: tuple[int, int] = (0, 0)) -> Sample:
-        """A stage on a slice of `size` elements of its axis.
+        """Return what a stage takes on a slice of `size` elements of its axis.
 
         tags: for each value read INSIDE, PACKED or NATURAL. around: how many elements there are before and after it,
         as far as a halo could reach.
@@ -118,19 +118,20 @@ class Table:
         return self._known[key]
 
     def weights_of(self, stages: Sequence[Stage]) -> dict[int, int]:
-        """Bytes of every tensor that stages use as weights, by its identity."""
+        """Return bytes of every tensor that stages use as weights, by its identity."""
         for stage in stages:
             if stage.name not in self._weights:
                 self._weights[stage.name] = {id(tensor): tensor.nbytes for tensor in stage_weights([stage])}
         return {tensor: size for stage in stages for tensor, size in self._weights[stage.name].items()}
 
     def recast_bytes(self, stages: Sequence[Stage]) -> int:
-        """Of weights that are there a second time once they were cast and back, where a first copy of them is kept."""
+        """Return bytes of weights that are there a second time once they were cast and back,
+        where a first copy of them is kept."""
         layers = cast_layers(module for stage in stages for module in stage.of)
         return sum(size_of(layer) * next(layer.parameters()).itemsize for layer in layers)
 
     def casting(self, stages: Sequence[Stage]) -> Work:
-        """What it takes to cast the weights of stages and back, once."""
+        """Return what it takes to cast the weights of stages and back, once."""
         work = Work()
         for layer in cast_layers(module for stage in stages for module in stage.of):
             width = _compute_size(layer) + next(layer.parameters()).itemsize

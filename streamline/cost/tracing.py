@@ -80,7 +80,7 @@ def _trace(network: nn.Module, slicing: BlockSlicing | None, plan: Plan | None, 
             network(**arguments)
         else:
             check_blocks(network_of(network).lower(network), slicing)
-            run_network(network, slicing, plan.guidance == "apart", **arguments)
+            run_network(network, slicing, plan.guidance == "sequential", **arguments)
     return Trace(memory.peak_bytes, memory.weights_bytes, memory.calls, tuple(memory.timeline))
 
 

@@ -24,7 +24,7 @@ SUSPECT = frozenset({"_diffusers_hook", "_hf_hook", "forward", "_chunk_dim"})
 
 
 class Weights(Protocol):
-    """What brings the weights of a program's stages to the device, group by group (weights/streaming.py)."""
+    """What brings the weights of a program's stages to the device, group by group (weights/offloading.py)."""
 
     def serves(self, args: tuple, kwargs: dict) -> bool:
         """Whether a call is made on the device."""
@@ -36,7 +36,7 @@ class Weights(Protocol):
 def run_network(
     network: nn.Module,
     slicing: BlockSlicing,
-    apart: bool,
+    sequential: bool,
     *args: object,
     memory: StepMemory | None = None,
     before_slice: Callable[[], object] = nothing,
@@ -55,13 +55,13 @@ def run_network(
     program = family.lower(network)
 
     def execute(program: Program, values: dict[str, Tensor], conditions: Conditions) -> Tensor:
-        call = Call(program, slicing, values, conditions, apart, before_slice)
+        call = Call(program, slicing, values, conditions, sequential, before_slice)
         if memory is None:
             return call.run()
         return memory.execute(call, kwargs["timestep"] if "timestep" in kwargs else args[1])
 
-    is_streamed = weights is not None and weights.serves(args, kwargs)
-    with weights.around(network, program) if is_streamed else contextlib.nullcontext(program) as program:
+    is_offloaded = weights is not None and weights.serves(args, kwargs)
+    with weights.around(network, program) if is_offloaded else contextlib.nullcontext(program) as program:
         return family.forward(network, functools.partial(execute, program), *args, **kwargs)
 
 

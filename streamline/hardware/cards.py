@@ -78,7 +78,7 @@ CARDS = (
 
 
 def emulate(text: str) -> tuple[Device, Rates]:
-    """A card that is not here, from its name ("RTX 4090", "4090") or from its memory alone ("8GiB").
+    """Return a card that is not here, from its name ("RTX 4090", "4090") or from its memory alone ("8GiB").
 
     A size stands for the first card of that size in CARDS, or for one of that size with the rates of the card that
     is nearest to it. Nothing else runs on an emulated card: all of its memory is free.

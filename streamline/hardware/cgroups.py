@@ -26,7 +26,7 @@ class Limit:
 
 
 def read_limits(process: Path = Path("/proc/self")) -> tuple[Limit, ...]:
-    """Every limit on a process's memory, its own group's first; none where there are no control groups.
+    """Return every limit on a process's memory, its own group's first; none where there are no control groups.
 
     process: its folder in /proc, whose `cgroup` says which group it is in and `mountinfo` where groups are.
     """

@@ -54,7 +54,7 @@ class CudaReading:
 
 
 def detect(device: str | torch.device | None = None) -> Device:
-    """A device and what of its memory is free now.
+    """Return a device and what of its memory is free now.
 
     device: "cpu", "cuda", "cuda:1", "mps"; by default the CUDA GPU if there is one, else Apple's, else the CPU.
 
@@ -71,14 +71,14 @@ def detect(device: str | torch.device | None = None) -> Device:
 
 
 def detect_all() -> tuple[Device, ...]:
-    """Every device that torch can use here, the one that `detect` prefers first."""
+    """Return every device that torch can use here, the one that `detect` prefers first."""
     names = [f"cuda:{index}" for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
     names += ["mps"] if torch.backends.mps.is_available() else []
     return tuple(map(detect, [*names, "cpu"]))
 
 
 def default_budget(device: Device) -> int:
-    """Bytes that this process may well hold on a device: all that others leave, less some headroom for them.
+    """Return bytes that this process may well hold on a device: all that others leave, less some headroom for them.
 
     What the process holds already belongs to its budget, so that a loaded model does not shrink it. The headroom
     is for a desktop and its browser, which take more at any moment: a twentieth of a GPU, at most 1 GiB, and
@@ -91,7 +91,7 @@ def default_budget(device: Device) -> int:
 
 
 def cuda_device(reading: CudaReading, gpus: Sequence[Gpu]) -> Device:
-    """A CUDA device from what torch and NVML say; without NVML, the reading's free_bytes are needed.
+    """Return a CUDA device from what torch and NVML say; without NVML, the reading's free_bytes are needed.
 
     gpus: all that NVML sees. They are matched by UUID, for CUDA_VISIBLE_DEVICES hides and reorders torch's.
     """
@@ -185,7 +185,7 @@ def cpu_device(name: str, memory: Memory, limits: Sequence[Limit], flags: Sequen
 
 
 def why_no_cuda(built_for: str | None, gpus: Sequence[Gpu], visible: str | None) -> str:
-    """Why torch sees no CUDA device, in a sentence.
+    """Return why torch sees no CUDA device, in a sentence.
 
     built_for: the CUDA version of torch, None for a build without. visible: CUDA_VISIBLE_DEVICES.
     """
@@ -202,7 +202,7 @@ def why_no_cuda(built_for: str | None, gpus: Sequence[Gpu], visible: str | None)
 
 
 def cpu_flags(cpuinfo: str) -> tuple[str, ...]:
-    """The features of the first processor in /proc/cpuinfo, under the name that x86 or ARM have for them."""
+    """Return the features of the first processor in /proc/cpuinfo, under the name that x86 or ARM have for them."""
     match = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
     return tuple(match[1].split()) if match else ()
 

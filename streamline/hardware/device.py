@@ -67,7 +67,7 @@ class Device:
 
     @classmethod
     def from_dict(cls, data: Mapping) -> Device:
-        """The inverse of `to_dict`; raises DeviceError for anything else."""
+        """Return the inverse of `to_dict`; raises DeviceError for anything else."""
         if not isinstance(data, Mapping):
             raise DeviceError("A device must be a JSON object.")
         known = {field.name for field in fields(cls)}

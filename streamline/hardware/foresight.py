@@ -17,7 +17,7 @@ class Foresight:
         self._known: dict[tuple, int] = {}
 
     def new_bytes(self, func: torch._ops.OpOverload, args: Sequence, kwargs: Mapping) -> int:
-        """Of all storages that the call returns and was not given; 0 where only running it can tell."""
+        """Return bytes of all storages that the call returns and was not given; 0 where only running it can tell."""
         key = (func, *map(_key, leaves((args, kwargs))))
         if key not in self._known:
             with _disable_current_modes():  # what is made to find out is nobody's memory
@@ -26,7 +26,8 @@ class Foresight:
 
 
 def leaves(value: object) -> list:
-    """What an operator takes or gives, out of its lists; torch's own way, for any structure, takes far longer."""
+    """Return what an operator takes or gives, out of its lists;
+    torch's own way, for any structure, takes far longer."""
     if isinstance(value, dict):
         value = tuple(value.values())
     if not isinstance(value, (tuple, list)):

@@ -15,7 +15,7 @@ from .detection import detect
 from .device import Device
 
 NOTABLE_BYTES = 64 * 2**20  # what less is taken or moved makes no difference
-BUSY_SHARE = 0.6  # of all processors, that others keep so busy that it is felt
+BUSY_FRACTION = 0.6  # of all processors, that others keep so busy that it is felt
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Moment:
 
 
 def look(device: Device, held_bytes: int) -> Moment:
-    """The machine now. held_bytes: of the device, by this run."""
+    """Return the machine now. held_bytes: of the device, by this run."""
     now = detect(f"{device.kind}:{device.index}" if device.kind == "cuda" else device.kind)
     spent, own = psutil.cpu_times(), psutil.Process().cpu_times()
     idle = spent.idle + getattr(spent, "iowait", 0.0) + getattr(spent, "guest", 0.0) + getattr(spent, "guest_nice", 0.0)
@@ -61,7 +61,8 @@ def look(device: Device, held_bytes: int) -> Moment:
 
 
 def cause_of_slowness(first: Moment, before: Moment, now: Moment) -> str:
-    """What most likely made slow what was done between `before` and `now`, as a clause. first: when the run began."""
+    """Return what most likely made slow what was done between `before` and `now`, as a clause.
+    first: when the run began."""
     name = now.device.name
     if now.spilled_bytes >= NOTABLE_BYTES:
         return f"{format_bytes(now.spilled_bytes)} of what this run holds were moved from {name} to main memory"
@@ -70,13 +71,14 @@ def cause_of_slowness(first: Moment, before: Moment, now: Moment) -> str:
     if now.device.kind != "cpu" and (taken := _taken(first, now)) >= NOTABLE_BYTES:
         return f"another program has begun to use {name}, and holds {format_bytes(taken)} of it"
     busy = (now.busy_seconds - before.busy_seconds) / max(now.seconds - before.seconds, 1e-9)
-    if busy >= BUSY_SHARE * now.processors:
+    if busy >= BUSY_FRACTION * now.processors:
         return f"other programs keep {min(busy, now.processors):.1f} of {now.processors} processors busy"
     return "nothing else that this machine does explains it"
 
 
 def shortage(first: Moment, now: Moment, needed_bytes: int) -> str | None:
-    """A sentence if others have taken what a run may still need, or None. needed_bytes: of the device, in all."""
+    """Return a sentence if others have taken what a run may still need, or None.
+    needed_bytes: of the device, in all."""
     taken = _taken(first, now)
     own = now.device.own_bytes if now.device.kind == "cuda" else 0  # torch's allocator has some to spare
     missing = needed_bytes - max(now.held_bytes, own) - now.device.free_bytes

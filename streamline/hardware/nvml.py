@@ -26,7 +26,7 @@ class Gpu:
 
 
 def read_gpus() -> tuple[Gpu, ...]:
-    """All GPUs whose memory NVML can tell; none without a driver, or where memory is shared with the CPU."""
+    """Return all GPUs whose memory NVML can tell; none without a driver, or where memory is shared with the CPU."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:

@@ -21,7 +21,8 @@ def reset_peak() -> int | None:
 
 
 def peak_bytes() -> int | None:
-    """The most resident memory (VmHWM) of this process since it started, or since a reset; None if not on Linux."""
+    """Return the most resident memory (VmHWM) of this process since it started, or since a reset;
+    None if not on Linux."""
     try:
         lines = STATUS.read_text(encoding="ascii").splitlines()
     except OSError:

@@ -62,7 +62,8 @@ class Rates:
         object.__setattr__(self, "flops", tuple(sorted(flops.items())))
 
     def flops_of(self, dtype: torch.dtype) -> float:
-        """Of a dtype that has no rate of its own, the lowest there is: such are computed in a roundabout way."""
+        """Return a dtype's rate; of one that has none of its own, the lowest there is:
+        such are computed in a roundabout way."""
         flops = dict(self.flops)
         return flops.get(str(dtype).removeprefix("torch."), min(flops.values()))
 
@@ -78,7 +79,7 @@ class Rates:
 
     @classmethod
     def from_dict(cls, data: Mapping) -> Rates:
-        """The inverse of `to_dict`; raises DeviceError for anything else."""
+        """Return the inverse of `to_dict`; raises DeviceError for anything else."""
         try:
             return cls(**data)
         except TypeError as error:
@@ -86,7 +87,7 @@ class Rates:
 
 
 def rates_of(device: Device, cache: Path | None = None) -> Rates:
-    """The rates of a device, measured the first time and read from disk after that.
+    """Return the rates of a device, measured the first time and read from disk after that.
 
     cache: folder to keep them in; by default the one of `cache_folder`. They are measured again for another
     version of torch or of the driver, and for another number of threads.

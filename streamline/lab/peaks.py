@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from ..applying.apply import apply
-from ..cost.predicting import Place, predict
+from ..cost.predicting import ExecutionTarget, predict
 from ..families.networks import call_arguments
 from ..hardware.live_tensors import LiveTensors
 from ..hardware.process_memory import peak_bytes, reset_peak
@@ -55,9 +55,9 @@ def peaks(open_pipeline: Callable[[], Opened], plans: Mapping[str, Plan]) -> Ite
     """
     pipe, job, _ = open_pipeline()
     known = forecast(pipe, _short(job), device="cpu")
-    costs, place = known.costs, Place(known.device, known.rates)
+    costs, target = known.costs, ExecutionTarget(known.device, known.rates)
     for name, plan in plans.items():
-        predicted = predict(costs, plan, place).peak_bytes
+        predicted = predict(costs, plan, target).peak_bytes
         # Not one pool for all: memory that one run has freed is not given back for the next to need again.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
             yield Peak(name, plan, predicted, *fresh.submit(_measure, open_pipeline, plan).result())

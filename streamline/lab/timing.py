@@ -15,7 +15,7 @@ from ..applying.apply import apply
 from ..cost.experience import Experience, model_key
 from ..cost.observing import COUNTED_STEPS, observations_of
 from ..cost.pipeline_cost import PipelineCost
-from ..cost.predicting import Place, predict
+from ..cost.predicting import ExecutionTarget, predict
 from ..families.networks import call_arguments
 from ..families.subjects import subject_of
 from ..hardware.detection import detect
@@ -28,18 +28,18 @@ STEPS = 6
 
 LEARNT_FROM = {
     "unsliced": Plan(),
-    "halves apart": Plan(guidance="apart"),
-    "3 slices": Plan.uniform(3, guidance="together"),
-    "8 slices, apart": Plan.uniform(8),
+    "sequential guidance": Plan(guidance="sequential"),
+    "3 slices": Plan.uniform(3, guidance="batched"),
+    "8 slices, sequential": Plan.uniform(8),
 }
 CHECKED = {
-    "2 slices": Plan.uniform(2, guidance="together"),
-    "2 slices, apart": Plan.uniform(2),
-    "4 slices": Plan.uniform(4, guidance="together"),
-    "6 slices, apart": Plan.uniform(6),
+    "2 slices": Plan.uniform(2, guidance="batched"),
+    "2 slices, sequential": Plan.uniform(2),
+    "4 slices": Plan.uniform(4, guidance="batched"),
+    "6 slices, sequential": Plan.uniform(6),
     "frames 4": Plan(Slicing(4, 1), Slicing(4, 1)),
     "pixels 4": Plan(Slicing(1, 4), Slicing(1, 4)),
-    "frames 8, pixels 2, apart": Plan(Slicing(8, 2), Slicing(8, 2), "apart"),
+    "frames 8, pixels 2, sequential": Plan(Slicing(8, 2), Slicing(8, 2), "sequential"),
     "groups of 2": Plan(Slicing(4, 4, 2), Slicing(4, 4, 2)),
     "outer blocks": Plan({"down.0": Slicing(4, 4)}, {"up.3": Slicing(8, 8)}),
 }
@@ -72,13 +72,13 @@ def calibrate(pipe: DiffusionPipeline, job: Job, image: Image.Image | None) -> l
     device = detect(pipe._execution_device)
     experience = Experience(device, costs.subject.dtype)
     rates = rates_of(device)
-    plain = Place(device, rates)
+    plain = ExecutionTarget(device, rates)
     measured = measure(pipe, job, LEARNT_FROM | CHECKED, image)
     for name, plan in LEARNT_FROM.items():
         step, decode = measured[name]
         steps = (step,) * (COUNTED_STEPS + 2)  # tensors were counted in none of them
         experience.record(observations_of(costs, plain, plan, steps, decode))
-    learnt = Place(device, rates, experience.correction(model_key(costs.subject.describe())))
+    learnt = ExecutionTarget(device, rates, experience.correction(model_key(costs.subject.describe())))
     timings = []
     for name, plan in CHECKED.items():
         prediction = predict(costs, plan, learnt)
@@ -92,7 +92,7 @@ def calibrate(pipe: DiffusionPipeline, job: Job, image: Image.Image | None) -> l
 def measure(
     pipe: DiffusionPipeline, job: Job, plans: dict[str, Plan], image: Image.Image | None
 ) -> dict[str, tuple[float, float]]:
-    """Seconds of one step and of what follows the last one, by plan; tensors are not counted.
+    """Return seconds of one step and of what follows the last one, by plan; tensors are not counted.
 
     All plans take turns, and the fastest turn counts, for what slows one down is other programs.
     """

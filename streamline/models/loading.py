@@ -123,12 +123,13 @@ def _check_kind(source: str, folder: Path, family: Family | None) -> None:
 
 
 def computed_in(device: str) -> torch.dtype:
-    """What a kind of device computes in where nobody asks for anything else."""
+    """Return what a kind of device computes in where nobody asks for anything else."""
     return torch.float16 if device == "cuda" else torch.float32
 
 
 def place(pipe: DiffusionPipeline, device: str | torch.device) -> DiffusionPipeline:
-    """The pipeline on its device; where a GPU cannot hold all weights at once, each network comes when it is called."""
+    """Move a pipeline to its device and return it;
+    where a GPU cannot hold all weights at once, each network comes when it is called."""
     device = torch.device(device)
     if is_hooked(pipe):
         return pipe  # each network comes when it is called already
@@ -146,7 +147,8 @@ def place(pipe: DiffusionPipeline, device: str | torch.device) -> DiffusionPipel
 
 
 def device_for(wanted: str | torch.device | None) -> torch.device:
-    """A device by torch's name for it, or the CUDA GPU if there is one. Raises InputError for one that is not here."""
+    """Return a device by torch's name for it, or the CUDA GPU if there is one.
+    Raises InputError for one that is not here."""
     if wanted is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -18,7 +18,7 @@ from .video import export
 
 
 def report_html(original: Result, streamlined: Result, receipt: Receipt) -> str:
-    """The page, as text: both videos under one slider and played in step, figures, and the receipt.
+    """Return the page, as text: both videos under one slider and played in step, figures, and the receipt.
 
     receipt: of the streamlined run. Raises InputError for videos of different lengths or sizes.
     """

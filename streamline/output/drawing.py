@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from ..cost.network_cost import NetworkCost
 from ..cost.pipeline_cost import PipelineCost
-from ..cost.predicting import Place
-from ..files import appearing
+from ..cost.predicting import ExecutionTarget
+from ..files import atomic_write
 from ..plan import Plan
 from ..planning.forecasting import Forecast
 
@@ -19,18 +19,19 @@ UNSLICED, SLICED = "tab:gray", "tab:blue"
 
 
 def draw_frontier(known: Forecast, title: str, path: Path) -> None:
-    """Left and middle: the groups of one step and of one decode, unsliced and by the smallest plan. Right: all plans.
+    """Draw three plots. Left and middle: the groups of one step and of one decode, unsliced and by the smallest plan.
+    Right: all plans.
 
     Every group is as wide as it takes seconds and as high as it needs memory, so that the highest is the peak and
     all widths together are the time.
     """
-    costs, place, points = known.costs, known.place, known.frontier()
+    costs, target, points = known.costs, known.target, known.frontier()
     figure = Figure(figsize=(12, 3.6), dpi=120, layout="constrained")
     step, decode, frontier = figure.subplots(1, 3)
     plans = {"unsliced": (Plan(), UNSLICED), "smallest plan": (points[-1].plan, SLICED)}
     for label, (plan, color) in plans.items():
-        _draw_groups(step, costs.denoise(plan.denoiser, plan.guidance), costs, place, "denoise", label, color)
-        _draw_groups(decode, costs.decode(plan.decoder), costs, place, "decode", label, color)
+        _draw_groups(step, costs.denoise(plan.denoiser, plan.guidance), costs, target, "denoise", label, color)
+        _draw_groups(decode, costs.decode(plan.decoder), costs, target, "decode", label, color)
     step.set(title="one denoising step", xlabel="seconds", ylabel="activations, GiB")
     decode.set(title="decoding", xlabel="seconds", ylabel="activations, GiB")
     step.legend(frameon=False)
@@ -44,17 +45,17 @@ def draw_frontier(known: Forecast, title: str, path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
-    with appearing(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial)
 
 
 def _draw_groups(
-    axes: Axes, cost: NetworkCost, costs: PipelineCost, place: Place, stage: str, label: str, color: str
+    axes: Axes, cost: NetworkCost, costs: PipelineCost, target: ExecutionTarget, stage: str, label: str, color: str
 ) -> None:
     edges, heights = [0.0], []
     times = costs.batch if stage == "denoise" and cost.held_bytes > costs.denoiser.held_bytes else 1
     for group in cost.groups * times:
-        edges.append(edges[-1] + place.seconds(group.work, costs.subject.dtype, stage))
+        edges.append(edges[-1] + target.seconds(group.work, costs.subject.dtype, stage))
         heights.append((cost.held_bytes + group.peak_bytes) / GIB)
     axes.stairs(heights, edges, fill=True, alpha=0.35, color=color, label=label)
     axes.axhline(max(heights), color=color, linewidth=1, linestyle="--")

@@ -21,7 +21,7 @@ STABILISER = ((0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2)  # C1 and C2, with K1 = 0.
 
 
 def largest_difference(first: Sequence[Image.Image], second: Sequence[Image.Image]) -> int:
-    """Of any channel of any pixel, 0 to 255. Raises InputError as `psnr` does."""
+    """Return the largest difference of any channel of any pixel, 0 to 255. Raises InputError as `psnr` does."""
     return max(int(np.abs(a - b).max()) for a, b in _pairs(first, second))
 
 

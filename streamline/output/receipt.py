@@ -102,7 +102,7 @@ class Receipt:
     device: its name, as its maker has it.
     versions: (package, version), Python's and this package's own among them.
     predicted, fidelity: None where nobody asked.
-    disturbances: what slowed the run down or took its memory, a sentence each.
+    disturbances: slowdown warnings, a sentence each: what slowed the run down or took its memory.
     quality: that was asked of the plan; card: an emulated one that it was made for; None where nobody asked.
     folders: ("model" or a part, fingerprint) for each of them that is a folder.
     date: in UTC, to the second, as in ISO 8601.
@@ -172,11 +172,11 @@ class Receipt:
         return "approximate" if is_approximate else "exact"
 
     def starts_from(self, image: Image.Image) -> bool:
-        """Whether a picture is the one that the video starts from."""
+        """Return whether a picture is the one that the video starts from."""
         return self.image is not None and digest(image, self.job) == self.image
 
     def is_of(self, name: str, folder: str) -> bool:
-        """Whether a folder is what the video was made with: by its fingerprint, or else by its name.
+        """Return whether a folder is what the video was made with: by its fingerprint, or else by its name.
 
         name: "model", or a part.
         """
@@ -263,7 +263,7 @@ class Receipt:
 
     @classmethod
     def from_dict(cls, data: Mapping) -> Receipt:
-        """The inverse of `to_dict`; raises InputError for anything else."""
+        """Return the inverse of `to_dict`; raises InputError for anything else."""
         if not isinstance(data, Mapping) or data.get("streamline_receipt") != FORMAT:
             raise InputError("This is no receipt of a video made here.")
         derived = {"streamline_receipt", "seed", "exactness"}
@@ -295,7 +295,7 @@ class Receipt:
 
     @classmethod
     def from_json(cls, text: str) -> Receipt:
-        """Raises InputError for what is no receipt, is too long or is nested too deeply."""
+        """Read a receipt. Raises InputError for what is no receipt, is too long or is nested too deeply."""
         if len(text) > LARGEST_BYTES:
             raise InputError("This is too long for a receipt.")
         try:
@@ -306,7 +306,7 @@ class Receipt:
 
 
 def public_name(model: str) -> str:
-    """What a model is called, without where it is: of a folder, its last name."""
+    """Return what a model is called, without where it is: of a folder, its last name."""
     if any(model == known.name for known in models()):
         return model
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not Path(model).is_dir() and NAME.fullmatch(model)

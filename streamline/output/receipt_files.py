@@ -23,20 +23,22 @@ SPECIAL = r"[=;#\\\n]"  # what ffmpeg's metadata files want a backslash before
 
 def embed(receipt: Receipt, video: Path) -> None:
     """Write a receipt into the comment of an MP4 or a WebM, whose streams stay as they are. Raises OSError."""
-    metadata, draft = video.with_suffix(".txt"), video.with_stem(f"{video.stem}-draft")
+    metadata, temporary = video.with_suffix(".txt"), video.with_stem(f"{video.stem}-draft")
     comment = re.sub(SPECIAL, r"\\\g<0>", receipt.to_json(indent=None))
     metadata.write_text(f";FFMETADATA1\ncomment={comment}\n", encoding="utf-8")
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-i", video, "-i", metadata, "-map", "0"]
     command += ["-map_metadata", "1", "-codec", "copy"]
     command += ["-movflags", "+faststart"] if video.suffix.lower() == ".mp4" else []
-    done = subprocess.run([*command, draft], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(
+        [*command, temporary], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
     if done.returncode:
         raise OSError(f"ffmpeg failed: {next(iter(done.stderr.splitlines()), done.returncode)}")
-    os.replace(draft, video)
+    os.replace(temporary, video)
 
 
 def read_receipt(path: str | os.PathLike) -> Receipt:
-    """The receipt in a file that `export` wrote (.mp4, .webm, .zip), or in a .json.
+    """Return the receipt in a file that `export` wrote (.mp4, .webm, .zip), or in a .json.
 
     Raises InputError, one sentence, for any other file, whatever is in it.
     """

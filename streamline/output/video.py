@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InputError
-from ..files import appearing
+from ..files import atomic_write
 from .receipt import Receipt
 from .receipt_files import RECEIPT, embed
 
@@ -54,7 +54,7 @@ def export(
     if len({frame.size for frame in frames}) > 1:
         raise InputError("The frames of a video must be of one size.")
     suffix = path.suffix.lower()
-    with appearing(path) as partial:
+    with atomic_write(path) as partial:
         if suffix == ".zip":
             _write_zip(frames, partial, receipt)
         elif suffix == ".gif":
@@ -107,7 +107,7 @@ def _write_zip(frames: Sequence[Image.Image], path: Path, receipt: Receipt | Non
 def save_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
     """Write a PNG, complete or not at all. Raises InputError for a path that cannot be written."""
     path = check_path(path, ".png")
-    with appearing(path) as partial:
+    with atomic_write(path) as partial:
         picture.save(partial, optimize=True)
     return path
 
@@ -115,13 +115,13 @@ def save_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
 def save_text(text: str, path: str | os.PathLike) -> Path:
     """Write a web page, complete or not at all. Raises InputError for a path that cannot be written."""
     path = check_path(path, ".html")
-    with appearing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
 
 
 def check_path(path: str | os.PathLike, *suffixes: str) -> Path:
-    """The path of a file to be written; raises InputError if it cannot be, before any work is done."""
+    """Return the path of a file to be written; raises InputError if it cannot be, before any work is done."""
     try:
         path = Path(path).expanduser()
         if path.suffix.lower() not in suffixes:
@@ -140,7 +140,7 @@ def check_path(path: str | os.PathLike, *suffixes: str) -> Path:
 
 
 def contact_sheet(frames: Sequence[Image.Image], columns: int = 8, gap: int = 4) -> Image.Image:
-    """All frames on one white picture, row by row, `gap` pixels apart, enlarged like a video."""
+    """Return all frames on one white picture, row by row, `gap` pixels apart, enlarged like a video."""
     if not frames:
         raise InputError("A contact sheet needs at least one frame.")
     tiles = [enlarge(frame, smallest=128) for frame in frames]
@@ -154,7 +154,7 @@ def contact_sheet(frames: Sequence[Image.Image], columns: int = 8, gap: int = 4)
 
 
 def comparison_sheet(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
-    """A contact sheet for every caption, one below the other."""
+    """Return a contact sheet for every caption, one below the other."""
     sheets = {caption: contact_sheet(frames) for caption, frames in rows.items()}
     font = ImageFont.load_default(size=CAPTION * 5 // 8)
     width = max(sheet.width for sheet in sheets.values())
@@ -168,7 +168,7 @@ def comparison_sheet(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
 
 
 def enlarge(frame: Image.Image, smallest: int = SMALLEST_SIDE) -> Image.Image:
-    """The frame, each pixel a square of as many as bring its shorter side to about `smallest`."""
+    """Return the frame, each pixel a square of as many as bring its shorter side to about `smallest`."""
     factor = max(1, smallest // min(frame.size))
     return frame.resize((frame.width * factor, frame.height * factor), Image.Resampling.NEAREST)
 

@@ -47,7 +47,7 @@ class Option:
         return f"{self.rehash.cut}, {len(self.rehash.full_steps)} full{moved}"
 
     def plan(self, plan: Plan) -> Plan:
-        """A plan that is faster in this way."""
+        """Return a plan that is faster in this way."""
         return replace(plan, rehash=self.rehash, sampler=self.sampler)
 
 
@@ -77,7 +77,7 @@ class Calibration:
     costs: tuple[StepCost, ...] = ()
 
     def best(self, full: int, cut: str | None = None) -> Option:
-        """The reuse with the least error among those with at most so many full steps, of one cut or of all.
+        """Return the reuse with the least error among those with at most so many full steps, of one cut or of all.
 
         Raises PlanError when there is none.
         """
@@ -105,7 +105,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, data: Mapping) -> Calibration:
-        """The inverse of `to_dict`; raises PlanError for anything else."""
+        """Return the inverse of `to_dict`; raises PlanError for anything else."""
         try:
             options = tuple(
                 Option(
@@ -138,12 +138,13 @@ def file_name(model: str, scheduler: str, steps: int) -> str:
 
 
 def calibration_of(pipe: DiffusionPipeline, job: Job) -> Calibration | None:
-    """The calibration of a loaded model for a job's number of steps; None where there is none."""
+    """Return the calibration of a loaded model for a job's number of steps; None where there is none."""
     return find_calibration(name_of(pipe), scheduler_key(pipe.scheduler), job.num_inference_steps)
 
 
 def find_calibration(model: str, scheduler: str, steps: int) -> Calibration | None:
-    """What was measured under just these; a file that cannot be read, or is of something else, is passed over."""
+    """Return what was measured under just these;
+    a file that cannot be read, or is of something else, is passed over."""
     for folder in (cache_folder() / "rehash", SHIPPED):
         data = read_json(folder / file_name(model, scheduler, steps))
         if data is None:

@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 
 from ..cost.experience import Experience, model_key, subject_key
 from ..cost.pipeline_cost import PipelineCost
-from ..cost.predicting import Place
+from ..cost.predicting import ExecutionTarget
 from ..cost.predicting import predict as predict_plan
 from ..cost.scaling import ScaledCost
 from ..families.building import planned_names
@@ -41,10 +41,14 @@ class Forecast:
     """
 
     def __init__(
-        self, costs: PipelineCost, place: Place, quality: Quality = "exact", known: tuple[Candidate, ...] | None = None
+        self,
+        costs: PipelineCost,
+        target: ExecutionTarget,
+        quality: Quality = "exact",
+        known: tuple[Candidate, ...] | None = None,
     ) -> None:
-        """costs: of the job. place: where it runs. known: the slicings that are tried, where not all are."""
-        self.costs, self.place, self.quality, self._known = costs, place, quality, known
+        """costs: of the job. target: where it runs. known: the slicings that are tried, where not all are."""
+        self.costs, self.target, self.quality, self._known = costs, target, quality, known
         self._frontiers: dict[Quality, tuple[Candidate, ...]] = {}
 
     @classmethod
@@ -67,7 +71,7 @@ class Forecast:
         if known is not None:
             costs.share(known.costs)
             costs = known.costs.for_job(job, subject) if known.costs.is_like(costs) else costs
-        return cls(costs, place_of(subject, job, found, rates), quality)
+        return cls(costs, target_of(subject, job, found, rates), quality)
 
     @property
     def job(self) -> Job:
@@ -75,11 +79,11 @@ class Forecast:
 
     @property
     def device(self) -> Device:
-        return self.place.device
+        return self.target.device
 
     @property
     def rates(self) -> Rates:
-        return self.place.rates
+        return self.target.rates
 
     @property
     def dtype(self) -> torch.dtype:
@@ -97,7 +101,7 @@ class Forecast:
         """
         quality = quality or self.quality
         if quality not in self._frontiers:
-            request = Request(self.costs, self.place, quality)
+            request = Request(self.costs, self.target, quality)
             found = candidates(request) if self._known is None else readapted(self._known, request)
             self._frontiers[quality] = found
             self.save()
@@ -106,11 +110,11 @@ class Forecast:
     def choose(self, budget: str | int | None = None, quality: Quality | None = None) -> Candidate:
         """Return the fastest plan within a budget, and what it takes; budget and errors as for `tune`."""
         budget_bytes = default_budget(self.device) if budget is None else parse_bytes(budget)
-        request = Request(self.costs, self.place, quality or self.quality)
+        request = Request(self.costs, self.target, quality or self.quality)
         try:
             return choose(self.frontier(quality), request, budget_bytes)
         except BudgetError as error:
-            alternatives = tuple(_alternatives(self.costs, self.place, budget_bytes, error.smallest))
+            alternatives = tuple(_alternatives(self.costs, self.target, budget_bytes, error.smallest))
             jobs = " or ".join(
                 f"{one.num_frames} frames of {one.height}x{one.width} ({format_up(prediction.peak_bytes)})"
                 for one, prediction in alternatives
@@ -121,7 +125,7 @@ class Forecast:
     def predict(self, plan: Plan) -> Prediction:
         """Return what a run by a plan will take, stage by stage."""
         try:
-            return predict_plan(self.costs, plan, self.place)
+            return predict_plan(self.costs, plan, self.target)
         finally:
             self.save()
 
@@ -129,14 +133,14 @@ class Forecast:
     def original(self) -> Prediction:
         """What the untouched pipeline takes, without a cap: its networks as diffusers runs them."""
         try:
-            return predict_plan(self.costs, None, self.place)
+            return predict_plan(self.costs, None, self.target)
         finally:
             self.save()
 
     @cached_property
     def original_capped(self) -> Prediction:
         """What the untouched pipeline takes where a cap has its tensors counted too (hardware/cap.py)."""
-        return predict_plan(self.costs, None, self.place.capped)
+        return predict_plan(self.costs, None, self.target.capped)
 
     def adapted(self, job: Job, quality: Quality = "exact", device: tuple[Device, Rates] | None = None) -> Forecast:
         """Return what to expect of another job on the model, at once: hardly anything is measured.
@@ -147,8 +151,8 @@ class Forecast:
         """
         is_same = self.costs.shape == (job.height, job.width, job.num_frames)
         costs = self.costs.for_job(job, self.costs.subject) if is_same else ScaledCost(self.costs, job)
-        place = place_of(costs.subject, job, *(device or (self.device, self.rates)))
-        return Forecast(costs, place, quality, self.candidates)
+        target = target_of(costs.subject, job, *(device or (self.device, self.rates)))
+        return Forecast(costs, target, quality, self.candidates)
 
     def save(self) -> None:
         """Write what was measured since to disk, for the next forecast of the same model."""
@@ -173,24 +177,24 @@ def _subject_and_device(
     return subject_named(model, computed, storage), found, rates
 
 
-def place_of(subject: Subject, job: Job, device: Device, rates: Rates) -> Place:
+def target_of(subject: Subject, job: Job, device: Device, rates: Rates) -> ExecutionTarget:
     """Return where a job runs, with what runs there have taught of it."""
     description = subject.describe()
     known = Experience(device, subject.dtype).correction(model_key(description), subject_key(description, job))
-    return Place(device, rates, known)
+    return ExecutionTarget(device, rates, known)
 
 
 def _alternatives(
-    costs: PipelineCost, place: Place, budget_bytes: int, smallest: Candidate
+    costs: PipelineCost, target: ExecutionTarget, budget_bytes: int, smallest: Candidate
 ) -> Iterator[tuple[Job, Prediction]]:
     """The nearest jobs that fit by the smallest plan there is: with fewer frames, and with a smaller picture."""
     job = costs.job
     fewer = [replace(job, num_frames=frames) for frames in range(job.num_frames - 1, 1, -1)]
-    sizes = [(_side(job.height * share / 32), _side(job.width * share / 32)) for share in range(31, 2, -1)]
+    sizes = [(_side(job.height * fraction / 32), _side(job.width * fraction / 32)) for fraction in range(31, 2, -1)]
     smaller = [replace(job, height=h, width=w) for h, w in dict.fromkeys(sizes) if (h, w) != (job.height, job.width)]
 
     def predicted(other: Job) -> Prediction:
-        return predict_plan(ScaledCost(costs, other), smallest.plan, place)
+        return predict_plan(ScaledCost(costs, other), smallest.plan, target)
 
     for jobs in (fewer, smaller):  # from the largest to the smallest
         index = bisect_left(jobs, True, key=lambda other: predicted(other).peak_bytes <= budget_bytes)

@@ -48,23 +48,26 @@ Measure = Callable[[NetworkCost], tuple[int, float]]
 
 
 def frontier(
-    cost_of: Callable[[BlockSlicing], NetworkCost], measure: Measure, share: float, keeps: tuple[Keep, ...] = ("whole",)
+    cost_of: Callable[[BlockSlicing], NetworkCost],
+    measure: Measure,
+    fraction: float,
+    keeps: tuple[Keep, ...] = ("whole",),
 ) -> tuple[Choice, ...]:
-    """As `frontier_keeping`, of all these ways to keep values between groups."""
-    return pareto([choice for keep in keeps for choice in frontier_keeping(keep, cost_of, measure, share)])
+    """Return the same as `frontier_keeping`, of all these ways to keep values between groups."""
+    return pareto([choice for keep in keeps for choice in frontier_keeping(keep, cost_of, measure, fraction)])
 
 
 def frontier_keeping(
-    keep: Keep, cost_of: Callable[[BlockSlicing], NetworkCost], measure: Measure, share: float
+    keep: Keep, cost_of: Callable[[BlockSlicing], NetworkCost], measure: Measure, fraction: float
 ) -> tuple[Choice, ...]:
-    """Choices from the fastest to the smallest; each is smaller than the one before it.
+    """Return choices from the fastest to the smallest; each is smaller than the one before it.
 
     cost_of: composes one call under a slicing. measure: its bytes and seconds on the device.
-    share: of the largest convolution, that counts as memory.
+    fraction: of the largest convolution, that counts as memory.
     """
     uniform = [cost_of((("*", Slicing(count, count, keep=keep)),)) for count in COUNTS]
     slots = _slots(uniform[0])
-    peaks = [_peaks(cost, share) for cost in uniform]
+    peaks = [_peaks(cost, fraction) for cost in uniform]
     times = [_seconds(cost, measure) for cost in uniform]
 
     found: dict[BlockSlicing, Choice] = {}
@@ -74,7 +77,7 @@ def frontier_keeping(
         cost = cost_of(slicing)
         if slicing not in found:
             size, seconds = measure(cost)
-            found[slicing] = Choice(slicing, size, seconds, _limiting(cost, share))
+            found[slicing] = Choice(slicing, size, seconds, _limiting(cost, fraction))
         return cost, found[slicing]
 
     lowest = max(min(column) for column in zip(*peaks, strict=True))
@@ -85,7 +88,7 @@ def frontier_keeping(
         levels = _levels(slots, peaks, times, limit)
         for _ in range(REPAIRS + 1):
             cost, _ = try_out(levels)
-            too_large = [i for i, peak in enumerate(_peaks(cost, share)) if peak > limit]
+            too_large = [i for i, peak in enumerate(_peaks(cost, fraction)) if peak > limit]
             finer = _refine(levels, slots, too_large, peaks)
             if finer == levels:
                 break
@@ -110,8 +113,8 @@ def _slots(cost: NetworkCost) -> list[list[Slot]]:
     ]
 
 
-def _peaks(cost: NetworkCost, share: float) -> list[float]:
-    return [cost.held_bytes + group.peak_bytes + share * group.largest_convolution_bytes for group in cost.groups]
+def _peaks(cost: NetworkCost, fraction: float) -> list[float]:
+    return [cost.held_bytes + group.peak_bytes + fraction * group.largest_convolution_bytes for group in cost.groups]
 
 
 def _seconds(cost: NetworkCost, measure: Measure) -> list[float]:
@@ -163,6 +166,6 @@ def _slicing(levels: dict[Slot, int], keep: Keep) -> BlockSlicing:
     return tuple(sorted((block, Slicing(**counts, keep=keep)) for block, counts in blocks.items()))
 
 
-def _limiting(cost: NetworkCost, share: float) -> str:
-    peaks = _peaks(cost, share)
+def _limiting(cost: NetworkCost, fraction: float) -> str:
+    peaks = _peaks(cost, fraction)
     return cost.groups[peaks.index(max(peaks))].group.stages[0].block

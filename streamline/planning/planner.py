@@ -1,8 +1,8 @@
 """The auto-tuner: from costs, a budget and a quality to a plan, with the reason for every choice.
 
 Everything it chooses from is listed beforehand, whatever the budget: how each network may be sliced (frontiers.py),
-guidance together or apart, weights resident, brought in by stages or streamed. The fastest that fits is taken, so a
-larger budget, which only adds to what fits, is never slower.
+guidance batched or sequential, weights resident or offloaded, by models or by groups of layers. The fastest that fits
+is taken, so a larger budget, which only adds to what fits, is never slower.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import get_args
 
 from ..cost.network_cost import NetworkCost
 from ..cost.pipeline_cost import PipelineCost
-from ..cost.predicting import Place, predict, resident_bytes
+from ..cost.predicting import ExecutionTarget, predict, resident_bytes
 from ..errors import InputError, quoted
 from ..plan import BlockSlicing, Plan, Residency, Slicing
 from ..prediction import BudgetError, Candidate
@@ -34,7 +34,7 @@ class Request:
     """
 
     costs: PipelineCost
-    place: Place
+    target: ExecutionTarget
     quality: Quality = "exact"
 
     def __post_init__(self) -> None:
@@ -45,11 +45,11 @@ class Request:
     @property
     def capped(self) -> Request:
         """The same with a budget enforced."""
-        return replace(self, place=self.place.capped)
+        return replace(self, target=self.target.capped)
 
     def candidate(self, plan: Plan) -> Candidate:
         """Return a plan with what it takes."""
-        return Candidate(plan, predict(self.costs, plan, self.place))
+        return Candidate(plan, predict(self.costs, plan, self.target))
 
 
 def candidates(request: Request) -> tuple[Candidate, ...]:
@@ -57,9 +57,9 @@ def candidates(request: Request) -> tuple[Candidate, ...]:
 
     They are for a budget, so their seconds are those of capped runs.
     """
-    place = request.place
-    # Streaming needs a host memory of its own, which only CUDA devices have beside theirs.
-    residencies = {"cpu": ("all",), "cuda": RESIDENCIES}.get(place.device.kind, ("all", "stages"))
+    target = request.target
+    # Group offload needs a host memory of its own, which only CUDA devices have beside theirs.
+    residencies = {"cpu": RESIDENCIES[:1], "cuda": RESIDENCIES}.get(target.device.kind, RESIDENCIES[:2])
     return _worth_choosing([one for each in residencies for one in _resident(request, each)])
 
 
@@ -71,11 +71,11 @@ def candidates_resident(request: Request, residency: Residency) -> tuple[Candida
 def readapted(known: Sequence[Candidate], request: Request) -> tuple[Candidate, ...]:
     """Return the same, of little more than the slicings that were worth choosing elsewhere, which takes no time.
 
-    known: of the same model, for another job, place or quality. The finest slices of their kinds are tried as well, for
-    a larger job may have more of them.
+    known: of the same model, for another job, target or quality. The finest slices of their kinds are tried as well,
+    for a larger job may have more of them.
     """
     request = request.capped
-    speed = speed_for(request.costs, request.place, request.quality)
+    speed = speed_for(request.costs, request.target, request.quality)
     reasons = _speed_reasons(request.quality, speed)
     plans = dict.fromkeys(
         replace(plan, rehash=speed.rehash, sampler=speed.sampler, budget_bytes=None, reasons=reasons)
@@ -87,7 +87,7 @@ def readapted(known: Sequence[Candidate], request: Request) -> tuple[Candidate, 
 def _finest(known: Sequence[Candidate]) -> set[Plan]:
     kinds = {(one.plan.residency, slicing.keep) for one in known for _, slicing in one.plan.denoiser}
     finest = {keep: (("*", Slicing(COUNTS[-1], COUNTS[-1], keep=keep)),) for _, keep in kinds}
-    return {Plan(finest[keep], finest[keep], "apart", residency) for residency, keep in kinds}
+    return {Plan(finest[keep], finest[keep], "sequential", residency) for residency, keep in kinds}
 
 
 def _speed_reasons(quality: Quality, speed: Speed) -> tuple[str, str]:
@@ -96,7 +96,7 @@ def _speed_reasons(quality: Quality, speed: Speed) -> tuple[str, str]:
 
 def _resident(request: Request, residency: Residency) -> Iterator[Candidate]:
     request = request.capped
-    speed = speed_for(request.costs, request.place, request.quality)
+    speed = speed_for(request.costs, request.target, request.quality)
     for denoiser, decoder, guidance in _pairs(request, residency):
         plan = Plan(
             denoiser.slicing,
@@ -141,22 +141,22 @@ def choose(known: tuple[Candidate, ...], request: Request, budget_bytes: int) ->
 
 
 def format_up(count: int) -> str:
-    """Bytes for people, rounded up, so that what is named is enough."""
+    """Format bytes for people, rounded up, so that what is named is enough."""
     step = 2**30 // 10 if count >= 2**30 else 2**20 // 10
     return format_bytes(-(-count // step) * step)
 
 
 def _pairs(request: Request, residency: Residency) -> Iterator[tuple[Choice, Choice, str]]:
     """For every limit on the peak the fastest way to denoise and to decode below it."""
-    costs, place = request.costs, request.place
-    of = _streamed_frontier if residency == "streamed" else _frontier
-    together, apart, decoder = (of(costs, place, name) for name in ("together", "apart", "decode"))
+    costs, target = request.costs, request.target
+    of = _offloaded_frontier if residency == "group offload" else _frontier
+    batched, sequential, decoder = (of(costs, target, name) for name in ("batched", "sequential", "decode"))
     denoisers = sorted(
-        [(choice, "together") for choice in together]
-        + ([(choice, "apart") for choice in apart] if costs.batch > 1 else []),
+        [(choice, "batched") for choice in batched]
+        + ([(choice, "sequential") for choice in sequential] if costs.batch > 1 else []),
         key=lambda pair: (pair[0].seconds, pair[0].bytes),
     )
-    resident = resident_bytes(costs, residency, place)
+    resident = resident_bytes(costs, residency, target)
     step = resident[costs.denoising.name] + costs.held_bytes(costs.denoising)
     after = resident[costs.decoding.name] + costs.held_bytes(costs.decoding)
     limits = {choice.bytes + step for choice, _ in denoisers} | {choice.bytes + after for choice in decoder}
@@ -169,41 +169,41 @@ def _pairs(request: Request, residency: Residency) -> Iterator[tuple[Choice, Cho
             yield fast[0], small, fast[1]
 
 
-def _frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...]:
-    share = place.workspace_share(costs.subject.dtype)
+def _frontier(costs: PipelineCost, target: ExecutionTarget, name: str) -> tuple[Choice, ...]:
+    fraction = target.workspace_fraction(costs.subject.dtype)
 
     def cost_of(slicing: BlockSlicing) -> NetworkCost:
         return costs.decode(slicing) if name == "decode" else costs.denoise(slicing, name)
 
-    measure = partial(_bytes_and_seconds, costs, place, name)
-    keeps = ("whole", "rows") if place.is_cpu else ("whole", "rows", "host")
-    key = f"{name} {keeps} {place.device.kind} {share} {place.rates} {place.correction.seconds_factors}"
+    measure = partial(_bytes_and_seconds, costs, target, name)
+    keeps = ("whole", "rows") if target.is_cpu else ("whole", "rows", "host")
+    key = f"{name} {keeps} {target.device.kind} {fraction} {target.rates} {target.correction.seconds_factors}"
     return tuple(
         map(
             Choice.from_list,
-            costs.remember(key, lambda: [one.to_list() for one in frontier(cost_of, measure, share, keeps)]),
+            costs.remember(key, lambda: [one.to_list() for one in frontier(cost_of, measure, fraction, keeps)]),
         )
     )
 
 
-def _streamed_frontier(costs: PipelineCost, place: Place, name: str) -> tuple[Choice, ...]:
+def _offloaded_frontier(costs: PipelineCost, target: ExecutionTarget, name: str) -> tuple[Choice, ...]:
     """The same slicings with weights that come and go: those of two groups hardly change which are worth choosing."""
     found = []
-    for choice in _frontier(costs, place, name):
+    for choice in _frontier(costs, target, name):
         if name == "decode":
-            cost = costs.decode(choice.slicing, streamed=True)
+            cost = costs.decode(choice.slicing, offloaded=True)
         else:
-            cost = costs.denoise(choice.slicing, name, streamed=True)
-        size, seconds = _bytes_and_seconds(costs, place, name, cost)
+            cost = costs.denoise(choice.slicing, name, offloaded=True)
+        size, seconds = _bytes_and_seconds(costs, target, name, cost)
         found.append(replace(choice, bytes=size, seconds=seconds))
     return pareto(found)
 
 
-def _bytes_and_seconds(costs: PipelineCost, place: Place, name: str, cost: NetworkCost) -> tuple[int, float]:
+def _bytes_and_seconds(costs: PipelineCost, target: ExecutionTarget, name: str, cost: NetworkCost) -> tuple[int, float]:
     dtype = costs.subject.dtype
-    activations, convolutions, weights = cost.worst(place.workspace_share(dtype))
-    seconds = place.network_seconds(cost, dtype, "decode" if name == "decode" else "denoise")
-    return activations + weights + place.workspace(activations, convolutions), seconds
+    activations, convolutions, weights = cost.worst(target.workspace_fraction(dtype))
+    seconds = target.network_seconds(cost, dtype, "decode" if name == "decode" else "denoise")
+    return activations + weights + target.workspace(activations, convolutions), seconds
 
 
 def _job(costs: PipelineCost) -> str:
@@ -233,15 +233,15 @@ def _reasons(best: Candidate, known: tuple[Candidate, ...], request: Request, bu
     )
     if request.costs.batch == 1:
         yield "guidance: off, so there is one sample."
-    elif plan.guidance == "apart":
+    elif plan.guidance == "sequential":
         yield "guidance: halves one after the other, with the same result and about half the activations of a step."
     else:
         yield "guidance: both halves as one batch, which is no slower and fits."
-    if request.place.is_cpu:
+    if request.target.is_cpu:
         yield "residency: all networks, for a CPU has no second memory to move them to."
-    elif plan.residency == "all":
+    elif plan.residency == "resident":
         yield "residency: all networks stay on the device, which saves moving them and fits."
-    elif plan.residency == "stages":
+    elif plan.residency == "model offload":
         yield "residency: each network is on the device for its stage only: a lower peak for little time."
     else:
         yield (

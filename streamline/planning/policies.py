@@ -23,7 +23,7 @@ class RehashPolicy(Protocol):
     """When steps reuse what."""
 
     def rehash(self, steps: int) -> Rehash | None:
-        """For a run of so many steps; None if all of them are to be computed in full."""
+        """Return the rehash for a run of so many steps; None if all of them are to be computed in full."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Paper:
 
     @classmethod
     def of(cls, similarity: Sequence[Sequence[float]], full: int, cut: str = "paper") -> Paper:
-        """With the highest threshold that computes no more than so many steps in full.
+        """Return the policy with the highest threshold that computes no more than so many steps in full.
 
         Where no threshold meets the number exactly, the one that comes nearest from below.
         """

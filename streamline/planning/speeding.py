@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..cost.pipeline_cost import PipelineCost
-from ..cost.predicting import Place, predict
+from ..cost.predicting import ExecutionTarget, predict
 from ..plan import Plan, Rehash
 from ..sampler import Sampler
 from .calibrations import Calibration, Option, find_calibration
@@ -20,7 +20,7 @@ from .policies import DEFAULT_CUT, FEW_STEPS, Uniform
 Quality = Literal["exact", "balanced", "fast"]
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
 EVERY: dict[Quality, int] = {"balanced": 2, "fast": 3}  # of so many steps one in full, where nothing is known
-FAST_SHARE = 0.5  # of the original's time
+FAST_FRACTION = 0.5  # of the original's time
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Speed:
     reason: str
 
 
-def speed_for(costs: PipelineCost, place: Place, quality: Quality) -> Speed:
-    """The way to be faster that a quality stands for."""
+def speed_for(costs: PipelineCost, target: ExecutionTarget, quality: Quality) -> Speed:
+    """Return the way to be faster that a quality stands for."""
     steps = costs.job.num_inference_steps
     if quality == "exact":
         return Speed(None, None, "rehash: none, so every step is computed in full and the result is exact.")
@@ -48,17 +48,17 @@ def speed_for(costs: PipelineCost, place: Place, quality: Quality) -> Speed:
             f"goes into the last layer ({DEFAULT_CUT}): the default, for nobody has calibrated this model. Not exact."
         )
         return Speed(rehash, None, reason)
-    return _from_calibration(costs, place, quality, known)
+    return _from_calibration(costs, target, quality, known)
 
 
-def _from_calibration(costs: PipelineCost, place: Place, quality: Quality, known: Calibration) -> Speed:
-    seconds = {option: predict(costs, option.plan(Plan()), place).seconds for option in known.options}
-    original = predict(costs, Plan(), place).seconds
+def _from_calibration(costs: PipelineCost, target: ExecutionTarget, quality: Quality, known: Calibration) -> Speed:
+    seconds = {option: predict(costs, option.plan(Plan()), target).seconds for option in known.options}
+    original = predict(costs, Plan(), target).seconds
     if quality == "balanced":
-        limit = predict(costs, Plan(rehash=Uniform(EVERY[quality], "paper").rehash(known.steps)), place).seconds
+        limit = predict(costs, Plan(rehash=Uniform(EVERY[quality], "paper").rehash(known.steps)), target).seconds
         meaning = "as long as the paper's rehash"
     else:
-        limit, meaning = FAST_SHARE * original, f"{FAST_SHARE:.0%} of the original's time"
+        limit, meaning = FAST_FRACTION * original, f"{FAST_FRACTION:.0%} of the original's time"
     fitting = [option for option in known.options if seconds[option] <= limit]
     if fitting:
         best = min(fitting, key=lambda option: (option.error, seconds[option]))

@@ -32,7 +32,7 @@ def nothing() -> None:
 class Executor:
     """A program ready to run under one slicing.
 
-    apart: run the samples of the batch one after the other; they never look at each other.
+    sequential: run the samples of the batch one after the other; they never look at each other.
     before_slice: called before every slice of every group; an exception it raises ends the run there.
     bound: the input of the program that is a feature kept by another run, if there is one.
     """
@@ -40,7 +40,7 @@ class Executor:
     program: Program
     slicing: BlockSlicing
     _: KW_ONLY
-    apart: bool = False
+    sequential: bool = False
     before_slice: Callable[[], object] = nothing
     bound: str | None = None
 
@@ -50,9 +50,9 @@ class Executor:
         """Run the program on its inputs, each (batch x frames, ...), and return its output, likewise.
 
         features: what the program keeps is added here, and what is bound is taken from here: one value for all
-        samples together, or one for each apart.
+        samples as a batch, or one for each of them.
         """
-        if not self.apart or conditions.batch == 1:
+        if not self.sequential or conditions.batch == 1:
             return self._run(values, conditions, features, 0)
         output = None
         for index in range(conditions.batch):
@@ -70,9 +70,9 @@ class Executor:
         given = {} if self.bound is None else {self.bound: features[index]}
         run = Tensors({**inputs, **given}, conditions, self.before_slice)
         groups = group_stages(self.program, self.slicing)
-        for group, ahead in zip_longest(groups, groups[1:]):
+        for group, prefetched in zip_longest(groups, groups[1:]):
             if self.program.hold is not None:
-                self.program.hold(group.stages, ahead.stages if ahead else ())
+                self.program.hold(group.stages, prefetched.stages if prefetched else ())
             walk(group, run)
         if self.program.kept is not None:
             features.append(run.values[self.program.kept])
@@ -87,7 +87,7 @@ class Call:
     slicing: BlockSlicing
     values: Mapping[str, Tensor]
     conditions: Conditions
-    apart: bool = False
+    sequential: bool = False
     before_slice: Callable[[], object] = nothing
 
     def run(
@@ -95,7 +95,9 @@ class Call:
     ) -> Tensor:
         """What the program gives, or another one in its place. features, bound: as for `Executor`."""
         program = program or self.program
-        execute = Executor(program, self.slicing, apart=self.apart, before_slice=self.before_slice, bound=bound)
+        execute = Executor(
+            program, self.slicing, sequential=self.sequential, before_slice=self.before_slice, bound=bound
+        )
         return execute(self.values, self.conditions, features)
 
 

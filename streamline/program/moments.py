@@ -76,9 +76,9 @@ class Moments:
         """By the law of total variance, slices counting by their pixels."""
         var, mean = (torch.stack(parts) for parts in zip(*self._parts, strict=True))
         sizes = torch.tensor(self._sizes, dtype=mean.dtype).to(mean.device, non_blocking=True)  # nobody waits for it
-        share = sizes[:, None, None] / sum(self._sizes)
-        total = (share * mean).sum(dim=0)
-        return _applied(self.norm, total, (share * (var + (mean - total) ** 2)).sum(dim=0))
+        fraction = sizes[:, None, None] / sum(self._sizes)
+        total = (fraction * mean).sum(dim=0)
+        return _applied(self.norm, total, (fraction * (var + (mean - total) ** 2)).sum(dim=0))
 
 
 def _applied(norm: nn.GroupNorm, mean: Tensor, var: Tensor) -> AppliedNorm:

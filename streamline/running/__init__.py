@@ -1,1 +1,1 @@
-"""A run of a job from its beginning to its end: events, measurements, what disturbs it."""
+"""A run of a job from its beginning to its end: events, measurements, slowdown warnings."""

@@ -22,7 +22,8 @@ BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a network's folder holds a file with all of its weights, or every file that an index of several names."""
+    """Return whether a network's folder holds a file with all of its weights,
+    or every file that an index of several names."""
     whole = any(not SHARD.search(path.name) for path in folder.glob("*.safetensors"))
     return whole or any(all(shard.is_file() for shard in _shards(index)) for index in folder.glob(INDEX))
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..cache import cache_folder
-from ..files import clear_drafts, draft_of
+from ..files import clear_temporary_files, temporary_path
 from ..hardware.process_memory import give_back
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,13 @@ NO_FILES = ("/dev/", "/memfd:", "/SYSV")  # what proc(5) lists under a name thou
 
 
 def is_mapped(tensor: Tensor) -> bool:
-    """Whether a tensor lies in a file that `keep_on_disk` made."""
+    """Return whether a tensor lies in a file that `keep_on_disk` made."""
     return tensor.untyped_storage().filename is not None
 
 
 def bytes_in_memory(weights: Iterable[Tensor]) -> int:
-    """Of weights, what takes the host's memory for good: neither on another device nor in a file of any kind."""
+    """Return bytes of weights that take the host's memory for good:
+    neither on another device nor in a file of any kind."""
     files = _mapped_files()
     here = (tensor for tensor in weights if tensor.device.type == "cpu" and not is_mapped(tensor))
     return sum(tensor.nbytes for tensor in here if not _is_in(tensor, files))
@@ -68,7 +69,7 @@ def keep_on_disk(weights: Iterable[Tensor], folder: Path | None = None) -> bool:
         return True
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        clear_drafts(folder)
+        clear_temporary_files(folder)
         _check_room(folder, sum(tensors[0].untyped_storage().nbytes() for tensors in moving))
         while moving:
             _move(moving.pop(), folder)
@@ -98,15 +99,15 @@ def _bytes_of(storage: torch.UntypedStorage) -> Tensor:
 
 def _new_file(folder: Path, size: int) -> torch.UntypedStorage:
     """A storage of `size` bytes in a file that has lost its name. Raises OSError or RuntimeError."""
-    draft = draft_of(folder / "weights")
+    temporary = temporary_path(folder / "weights")
     try:
-        with draft.open("xb") as file:
+        with temporary.open("xb") as file:
             if hasattr(os, "posix_fallocate"):  # else a disk that is full would end the process as it is written to
                 os.posix_fallocate(file.fileno(), 0, size)
-        return torch.UntypedStorage.from_file(str(draft), shared=True, nbytes=size)
+        return torch.UntypedStorage.from_file(str(temporary), shared=True, nbytes=size)
     finally:
         with suppress(OSError):  # Windows keeps what is mapped; a later process clears it away
-            draft.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def _check_room(folder: Path, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Weights that are on the GPU only for their stage of the pipeline, by diffusers' enable_model_cpu_offload."""
+"""Model offload: weights are on the GPU only for their stage of the pipeline (enable_model_cpu_offload)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from ..errors import is_out_of_memory
 
 
 def is_hooked(pipe: DiffusionPipeline) -> bool:
-    """Whether hooks of accelerate move the weights of some network."""
+    """Return whether hooks of accelerate move the weights of some network."""
     return any("_hf_hook" in vars(part) for part in pipe.components.values() if isinstance(part, nn.Module))
 
 
 def can_move_weights(pipe: DiffusionPipeline) -> bool:
-    """Whether all networks stay on a device that has a memory of its own, so that they could leave it for a while."""
+    """Return whether all networks stay on a device that has a memory of its own,
+    so that they could leave it for a while."""
     return pipe._execution_device.type != "cpu" and not is_hooked(pipe)
 
 
 @contextmanager
-def weights_by_stages(pipe: DiffusionPipeline) -> Iterator[None]:
+def model_offload(pipe: DiffusionPipeline) -> Iterator[None]:
     """Bring each network to the pipeline's GPU when it is called and back after it; all are there again at the end.
 
     Does nothing on a CPU, which has no second memory, and where networks are offloaded already.

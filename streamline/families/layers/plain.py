@@ -219,7 +219,7 @@ def temporal_block(block: TemporalBasicTransformerBlock, tokens: Tensor, pieces:
     return feed_forward(block.norm3, block.ff, tokens, pieces).view(shape)
 
 
-def spatial_share(mixer: AlphaBlender, indicator: Tensor, like: Tensor) -> Tensor:
+def spatial_fraction(mixer: AlphaBlender, indicator: Tensor, like: Tensor) -> Tensor:
     """How much of the spatial features an AlphaBlender leaves, shaped to be multiplied with `like`."""
     alpha = mixer.get_alpha(indicator, like.ndim).to(like.dtype)
     return 1.0 - alpha if mixer.switch_spatial_to_temporal_mix else alpha

@@ -12,7 +12,7 @@ from ...program.conditions import Conditions
 from ...program.stages import Builder
 from ..layers import plain
 from ..layers.blocks import require, require_open, resnet, to_rows, to_video
-from ..layers.plain import activate, convolve_frames, is_plain, opens_transformer, spatial_share
+from ..layers.plain import activate, convolve_frames, is_plain, opens_transformer, spatial_fraction
 
 
 def spatio_temporal_resnet(p: Builder, name: str, block: SpatioTemporalResBlock, x: str) -> str:
@@ -43,8 +43,8 @@ def spatio_temporal_resnet(p: Builder, name: str, block: SpatioTemporalResBlock,
         indicator = c["image_only_indicator"].unflatten(0, (c.batch, -1))
         if is_plain_mixer:
             # a x + (1 - a) (x + hidden)
-            share = spatial_share(block.time_mixer, indicator, spatial)
-            return to_rows(spatial + hidden.mul_(1 - share))
+            fraction = spatial_fraction(block.time_mixer, indicator, spatial)
+            return to_rows(spatial + hidden.mul_(1 - fraction))
         shortcut = spatial if temporal.conv_shortcut is None else temporal.conv_shortcut(spatial)
         mixed = block.time_mixer(x_spatial=spatial, x_temporal=shortcut + hidden, image_only_indicator=indicator)
         return to_rows(mixed)
@@ -98,9 +98,9 @@ def spatio_temporal_transformer(p: Builder, name: str, model: TransformerSpatioT
                 pieces = plain.pieces_of(c.pixels or tokens.shape[1])
                 mixed = plain.temporal_block(block, rows.transpose(1, 2) + position[:, 0], pieces, crossed)
                 mixed = mixed.transpose(1, 2)
-                share = spatial_share(model.time_mixer, indicator, tokens)
-                share = share.unflatten(0, (c.batch, -1)) if share.ndim == tokens.ndim else share
-                return torch.lerp(mixed, rows, share).flatten(0, 1)
+                fraction = spatial_fraction(model.time_mixer, indicator, tokens)
+                fraction = fraction.unflatten(0, (c.batch, -1)) if fraction.ndim == tokens.ndim else fraction
+                return torch.lerp(mixed, rows, fraction).flatten(0, 1)
             context = c["encoder_hidden_states"].unflatten(0, (c.batch, -1))[:, 0]
             context = context.repeat_interleave(tokens.shape[1], dim=0)
             mixed = block(tokens + position.repeat(c.batch, 1, 1), num_frames=c.frames, encoder_hidden_states=context)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...planning.calibrations import SHIPPED, Calibration, Option
 from .render import NOTHING, as_markdown
 
-SHARES = (0.5, 0.6, 0.8, 0.95)  # of the time that all steps take in full
+FRACTIONS = (0.5, 0.6, 0.8, 0.95)  # of the time that all steps take in full
 
 
 def calibrated(folder: Path = SHIPPED) -> str:
@@ -23,11 +23,11 @@ def calibrated(folder: Path = SHIPPED) -> str:
 def _losses(found: Iterable[Calibration]) -> Iterator[tuple[str, ...]]:
     yield "model, samples", "time of the steps, at most", "reused", "error", "without reuse", "error"
     for one in found:
-        for share in SHARES:
-            fitting = [option for option in one.options if _time(one, option) <= share]
+        for fraction in FRACTIONS:
+            fitting = [option for option in one.options if _time(one, option) <= fraction]
             reusing = [option for option in fitting if option.rehash is not None]
             others = [option for option in fitting if option.rehash is None]
-            yield f"{one.model}, {one.samples}", f"{share:.0%}", *_best(reusing), *_best(others)
+            yield f"{one.model}, {one.samples}", f"{fraction:.0%}", *_best(reusing), *_best(others)
 
 
 def _time(found: Calibration, option: Option) -> float:

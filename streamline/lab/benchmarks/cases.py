@@ -38,7 +38,8 @@ class Case:
 def world_cases(
     pipe: DiffusionPipeline, clips: int, seeds: int = 1, steps: int = STEPS, size: tuple[int, int] | None = None
 ) -> tuple[Case, ...]:
-    """Cases for a model of the procedural world: so many clips, of which each scene has as many as there are seeds.
+    """Return cases for a model of the procedural world: so many clips, of which each scene has as many as there are
+    seeds.
 
     size: height and width in pixels, by default the world's own. Clips of another size are not judged.
     """
@@ -56,7 +57,8 @@ def world_cases(
 
 
 def plain_cases(pipe: DiffusionPipeline, clips: int, steps: int, size: tuple[int, int]) -> tuple[Case, ...]:
-    """Cases for a model of any world, which nobody judges: so many seeds of one job. size: height and width, pixels."""
+    """Return cases for a model of any world, which nobody judges: so many seeds of one job.
+    size: height and width, pixels."""
     height, width = size
     shape = {"height": height, "width": width, "num_frames": world.FRAMES, "num_inference_steps": steps}
     image = Image.radial_gradient("L").convert("RGB") if is_from_image(pipe) else None

@@ -43,7 +43,7 @@ class ClipScore:
 
 
 def has_fvd() -> bool:
-    """Whether the package for Fréchet video distances is installed."""
+    """Return whether the package for Fréchet video distances is installed."""
     return find_spec("cdfvd") is not None
 
 

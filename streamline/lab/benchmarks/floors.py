@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from ...cost.pipeline_cost import PipelineCost
-from ...cost.predicting import Place, predict
+from ...cost.predicting import ExecutionTarget, predict
 from ...families.subject import Subject
 from ...families.subjects import subject_named
 from ...hardware.cards import emulate
@@ -30,14 +30,14 @@ TABLE = "memory"
 
 @dataclass(frozen=True)
 class Floor:
-    """A job whose least memory is asked for. by_stages, streamed: goals in bytes, for two ways to keep weights."""
+    """A job whose least memory is asked for. model_offload, group_offload: goals in bytes, for either of them."""
 
     model: str
     height: int
     width: int
     num_frames: int
-    by_stages: float | None = None
-    streamed: float | None = None
+    model_offload: float | None = None
+    group_offload: float | None = None
 
     @property
     def subject(self) -> Subject:
@@ -71,35 +71,35 @@ def find_floors(path: Path, card: str = paper.CARD, floors: tuple[Floor, ...] = 
         "rows": [],
     }
     for floor in tqdm(floors, desc=TABLE, unit="job"):
-        result["rows"].append(_row(floor, Place(device, rates)))
+        result["rows"].append(_row(floor, ExecutionTarget(device, rates)))
         results.save(path, result)
     return result
 
 
-def _row(floor: Floor, place: Place) -> dict:
+def _row(floor: Floor, target: ExecutionTarget) -> dict:
     job = Job(height=floor.height, width=floor.width, num_frames=floor.num_frames)
-    costs, context = PipelineCost(floor.subject, job), place.device.context_bytes
-    original = predict(costs, None, place)
+    costs, context = PipelineCost(floor.subject, job), target.device.context_bytes
+    original = predict(costs, None, target)
     row = {
         "model": floor.model,
         "job": {"height": job.height, "width": job.width, "num_frames": job.num_frames},
         "original": {"peak_bytes": original.peak_bytes - context, "seconds": original.seconds},
-        "goals": {"stages": floor.by_stages, "streamed": floor.streamed},
+        "goals": {"model offload": floor.model_offload, "group offload": floor.group_offload},
     }
     in_8_bits = PipelineCost(replace(floor.subject, storage=FLOAT8), job)
     for residency in RESIDENCIES:
-        row[residency] = _least(costs, place, residency)
-    row[f"stages, {FLOAT8_NAME}"] = _least(in_8_bits, place, "stages")
+        row[residency] = _least(costs, target, residency)
+    row[f"model offload, {FLOAT8_NAME}"] = _least(in_8_bits, target, "model offload")
     for one in (costs, in_8_bits):
         one.save()
     return row
 
 
-def _least(costs: PipelineCost, place: Place, residency: Residency) -> dict:
-    least = candidates_resident(Request(costs, place), residency)[-1]
+def _least(costs: PipelineCost, target: ExecutionTarget, residency: Residency) -> dict:
+    least = candidates_resident(Request(costs, target), residency)[-1]
     worst = max(least.prediction.stages, key=lambda stage: stage.peak_bytes)
     return {
-        "peak_bytes": least.prediction.peak_bytes - place.device.context_bytes,
+        "peak_bytes": least.prediction.peak_bytes - target.device.context_bytes,
         "seconds": least.prediction.seconds,
         "tightest_stage": worst.name,
         "plan": least.plan.to_dict(),

@@ -40,7 +40,7 @@ def frontier(bench: Bench, cases: Sequence[Case]) -> list[Method]:
 
 
 def table2(bench: Bench, cases: Sequence[Case]) -> list[Method]:
-    """The paper's Table 2: Step Rehash against DeepCache at equal full steps, and what else that time buys."""
+    """Return the paper's Table 2: Step Rehash against DeepCache at equal full steps, and what else that time buys."""
     pipe, job = bench.pipe, cases[0].job
     plain = Original(f"plain, {paper.FULL_STEPS} steps", paper.FULL_STEPS)
     return [Original(), deep_cache(job), *calibrated(pipe, job, ()), plain]
@@ -53,7 +53,8 @@ def deep_cache(job: Job) -> Streamlined:
 
 
 def calibrated(pipe: DiffusionPipeline, job: Job, budgets: Sequence[float]) -> list[Method]:
-    """What needs a calibration: the paper's policy, and ours at what rivals take and at shares of the original's time.
+    """Return what needs a calibration: the paper's policy, and ours at what rivals take and at shares of the original's
+    time.
 
     None of it for a model, or a number of steps, that there is no calibration for.
     """
@@ -75,7 +76,7 @@ def calibrated(pipe: DiffusionPipeline, job: Job, budgets: Sequence[float]) -> l
         ("streamlined, at the paper's time", within(predict(pipe, job, papers.plan).seconds)),
     ]
     whole = predict(pipe, job, Plan()).seconds
-    plans += [(f"streamlined, {share:.0%} of the time", within(share * whole)) for share in budgets]
+    plans += [(f"streamlined, {fraction:.0%} of the time", within(fraction * whole)) for fraction in budgets]
     return [papers, *(Streamlined(name, plan) for name, plan in plans if plan is not None)]
 
 

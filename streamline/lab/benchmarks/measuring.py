@@ -48,7 +48,7 @@ class Bench:
         return str(self.pipe._execution_device)
 
     def records(self) -> Records:
-        """What was measured before by a benchmark of the same weights on the same device, by the same code."""
+        """Return what was measured before by a benchmark of the same weights on the same device, by the same code."""
         where = results.about(self.device)
         code = digest_of_code(*CODE)
         scored = "" if self.clip_model is None else f" {self.clip_model}"
@@ -102,7 +102,7 @@ def measure(
 
 
 def peak_of(bench: Bench, records: Records, method: Method, case: Case) -> Peak:
-    """The most memory a method takes, measured once."""
+    """Return the most memory a method takes, measured once."""
     name = f"peak {identity(method)}"
     known = records.get(name, case.key)
     if known is None:

@@ -39,7 +39,7 @@ class Method(Protocol):
         """options: on_event and count_tensors, as `streamline.run` takes them."""
 
     def describe(self) -> dict:
-        """All that makes the method what it is, ready for JSON."""
+        """Return all that makes the method what it is, ready for JSON."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _watch(layer: nn.Module, inputs: tuple, output: object) -> None:
 
 
 def tuned(name: str, pipe: DiffusionPipeline, job: Job, budget_bytes: int, quality: str) -> Streamlined:
-    """What the tuner chooses for a budget; where nothing fits, the smallest plan there is."""
+    """Return what the tuner chooses for a budget; where nothing fits, the smallest plan there is."""
     try:
         plan = tune(pipe, job, budget_bytes, quality)
     except BudgetError as error:

@@ -95,7 +95,7 @@ def _by_hand(model: str, job: Job, card: str) -> tuple[int, float]:
     denoiser = trace(model, **size, num_frames=job.num_frames, prepare=_chunk)["denoiser"]
     at_once = FRAMES_AT_ONCE if model.startswith("svd") else 1
     decoder = trace(model, **size, num_frames=at_once)["decoder"]
-    plan, known = Plan(residency="stages"), forecast(model, job, device=emulate(card))
+    plan, known = Plan(residency="model offload"), forecast(model, job, device=emulate(card))
     prediction = known.predict(plan)
     more = {
         "denoise": denoiser.peak_bytes - known.costs.denoise(plan.denoiser, plan.guidance).peak_bytes,

@@ -23,12 +23,12 @@ STYLES = {  # by the beginning of a method's name, up to the comma
 
 
 def digest(found: Iterable[Mapping]) -> str:
-    """A short name for what is in some results."""
+    """Return a short name for what is in some results."""
     return hashlib.sha256(json.dumps(list(found), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def drawn_from(path: Path) -> str | None:
-    """The digest of what a picture was drawn from."""
+    """Return the digest of what a picture was drawn from."""
     with Image.open(path) as picture:
         return picture.info.get(NOTE)
 

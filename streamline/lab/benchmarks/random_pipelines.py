@@ -47,7 +47,7 @@ MIDDLE = SMALL | {
 def random_pipeline(
     model: str, device: str | torch.device, dtype: torch.dtype, changes: Mapping[str, Mapping] = MappingProxyType({})
 ) -> DiffusionPipeline:
-    """A published model by name, made where it will run. changes: to the configurations of its parts."""
+    """Return a published model by name, made where it will run. changes: to the configurations of its parts."""
     torch.manual_seed(0)
     parts = {}
     for part in parts_of(model):

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ...planning.planner import RESIDENCIES
 from ...program.casting import FLOAT8_NAME
 from . import results
 from .calibrated import calibrated
@@ -21,8 +22,8 @@ README = Path(__file__).parents[3] / "README.md"
 MARKED = re.compile(r"(<!-- bench:(\w+) -->\n)(.*?)(<!-- /bench:\2 -->)", re.DOTALL)
 PICTURE = "frontier.png"
 GIB = 2**30
-PLANS = ("original", "whole", "fine-together", "fine-apart")
-BY_RESIDENCY = "all resident", "by stages", "goal", "by stages, in 8 bits", "streamed", "goal"
+PLANS = ("original", "whole", "fine-batched", "fine-sequential")
+BY_RESIDENCY = "all resident", "model offload", "goal", "model offload, in 8 bits", "group offload", "goal"
 BESIDE_MODELLED = "peak, GiB", "seconds", "the paper's peak, GB", "the paper's seconds"
 
 
@@ -42,7 +43,7 @@ def write(readme: Path = README, folder: Path = results.FOLDER) -> list[Path]:
 
 
 def found(folder: Path, table: str) -> list[dict]:
-    """The results of a table, by model."""
+    """Return the results of a table, by model."""
     return [
         results.load(path) for path in sorted(folder.glob(f"{table}*.json")) if results.load(path)["table"] == table
     ]
@@ -84,7 +85,7 @@ def _traced(found: Sequence[Mapping]) -> str:
 
 
 def _traced_rows(result: Mapping) -> Iterator[tuple[str, ...]]:
-    steps = ("step, original", "nothing sliced", "sliced, halves together", "halves apart")
+    steps = ("step, original", "nothing sliced", "sliced, batched guidance", "sequential guidance")
     yield "model", *steps, "decode, original", "nothing sliced", "sliced"
     by_model: dict[tuple[str, int], dict] = {}
     for row in result["rows"]:
@@ -100,24 +101,24 @@ def _memory(found: Sequence[Mapping]) -> str:
 
 
 def _memory_table(result: Mapping) -> str:
-    rows = [("model", "size", "original", *BY_RESIDENCY, "streamed, s", "original, s")]
+    rows = [("model", "size", "original", *BY_RESIDENCY, "group offload, s", "original, s")]
     for row in result["rows"]:
         job = row["job"]
-        peaks = {name: row[name]["peak_bytes"] for name in ("all", "stages", "streamed")}
-        in_8_bits = row[f"stages, {FLOAT8_NAME}"]["peak_bytes"]
+        peaks = {name: row[name]["peak_bytes"] for name in RESIDENCIES}
+        in_8_bits = row[f"model offload, {FLOAT8_NAME}"]["peak_bytes"]
         goal = {name: "–" if size is None else f"{size / GIB:.1f}" for name, size in row["goals"].items()}
         rows.append(
             (
                 f"{row['model']}, {job['num_frames']} frames",
                 f"{job['height']}x{job['width']}",
                 f"{row['original']['peak_bytes'] / GIB:.1f}",
-                f"{peaks['all'] / GIB:.2f}",
-                f"{peaks['stages'] / GIB:.2f}",
-                goal["stages"],
+                f"{peaks['resident'] / GIB:.2f}",
+                f"{peaks['model offload'] / GIB:.2f}",
+                goal["model offload"],
                 f"{in_8_bits / GIB:.2f}",
-                f"{peaks['streamed'] / GIB:.2f}",
-                goal["streamed"],
-                *(f"{row[name]['seconds']:.0f}" for name in ("streamed", "original")),
+                f"{peaks['group offload'] / GIB:.2f}",
+                goal["group offload"],
+                *(f"{row[name]['seconds']:.0f}" for name in ("group offload", "original")),
             )
         )
     card = result["modelled_device"]["name"]

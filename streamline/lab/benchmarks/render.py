@@ -89,7 +89,7 @@ COLUMNS = {
 
 
 def cells(result: Mapping, columns: Sequence[Column] | None = None) -> list[tuple[str, ...]]:
-    """The rows of a result, headings first; columns in which no row says anything are left out."""
+    """Return the rows of a result, headings first; columns in which no row says anything are left out."""
     columns = COLUMNS[result["table"]] if columns is None else columns
     said = [column for column in columns if any(column.text(row) != NOTHING for row in result["rows"])]
     headings = tuple(column.heading for column in said)
@@ -97,7 +97,7 @@ def cells(result: Mapping, columns: Sequence[Column] | None = None) -> list[tupl
 
 
 def heading(result: Mapping) -> str:
-    """What a result is of, in a line."""
+    """Return what a result is of, in a line."""
     job, device = result["job"], result["device"]
     clips = f"{result['clips']} clips" + (
         f" of {result['scenes']} scenes" if result["scenes"] < result["clips"] else ""
@@ -110,6 +110,6 @@ def heading(result: Mapping) -> str:
 
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, headings first, as a table of Markdown."""
+    """Return rows, headings first, as a table of Markdown."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

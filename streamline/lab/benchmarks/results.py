@@ -25,7 +25,7 @@ PACKAGES = ("streamline", "torch", "diffusers", "transformers")
 
 
 def about(device: str | torch.device) -> dict:
-    """Where and when a result came about."""
+    """Return where and when a result came about."""
     found = detect(device)
     here = {"kind": found.kind, "name": found.name, "total_bytes": found.total_bytes}
     if found.kind == "cpu":
@@ -48,7 +48,7 @@ def load(path: Path) -> dict:
 
 
 def digest_of(pipe: DiffusionPipeline) -> str:
-    """A short name for the weights of a pipeline, so that results of others are not taken for theirs."""
+    """Return a short name for the weights of a pipeline, so that results of others are not taken for theirs."""
     state = hashlib.sha256()
     for name, part in sorted(pipe.components.items()):
         if isinstance(part, nn.Module):
@@ -70,7 +70,7 @@ class Records:
         self._found = {(method, case): figures for method, case, figures in self._read()}
 
     def get(self, method: str, case: str) -> dict | None:
-        """The figures of a method (by its identity) on a case (by its key)."""
+        """Return the figures of a method (by its identity) on a case (by its key)."""
         return self._found.get((method, case))
 
     def add(self, method: str, case: str, figures: dict) -> None:

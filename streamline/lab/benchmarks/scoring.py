@@ -47,13 +47,14 @@ def movement(frames: Sequence[Image.Image], borders: Sequence[int]) -> dict[str,
 
 
 def borders_of(pipe: DiffusionPipeline, num_frames: int) -> tuple[int, ...]:
-    """The frames that naive slicing begins a clip with, but for the first."""
+    """Return the frames that naive slicing begins a clip with, but for the first."""
     length = family_of(pipe).clip_frames
     return tuple(range(length, num_frames, length))
 
 
 def judged(frames: Sequence[Image.Image], case: Case) -> dict:
-    """What the judge sees: features for a Fréchet distance, and for each label whether it is as it was asked for."""
+    """Return what the judge sees: features for a Fréchet distance,
+    and for each label whether it is as it was asked for."""
     video = np.stack([np.asarray(frame.convert("RGB"), np.float32) / PEAK for frame in frames])
     referee = _referee()
     features = referee.features_of([video])
@@ -62,12 +63,12 @@ def judged(frames: Sequence[Image.Image], case: Case) -> dict:
 
 
 def real_features(cases: Sequence[Case]) -> np.ndarray:
-    """The judge's features of the real clips of the scenes that are asked for, one a case."""
+    """Return the judge's features of the real clips of the scenes that are asked for, one a case."""
     return _referee().features_of([case.question.clip for case in cases])
 
 
 def summary(clips: Sequence[dict], scenes: Sequence[int], real: np.ndarray | None) -> dict:
-    """The scores of a method from those of its clips; a score that some clip lacks is left out.
+    """Return the scores of a method from those of its clips; a score that some clip lacks is left out.
 
     scenes: number of the scene of each. real: features of the real clips of these; None where the judge has no say.
     """

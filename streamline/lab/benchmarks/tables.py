@@ -26,9 +26,10 @@ OPENED = {  # what exact shortcuts go into, by name
 
 
 def table1(bench: Bench, cases: Sequence[Case]) -> list[Method]:
-    """The paper's Table 1: the original, what people do without this package, and this package at given budgets."""
+    """Return the paper's Table 1: the original, what people do without this package,
+    and this package at given budgets."""
     pipe, job = bench.pipe, cases[0].job
-    half, quarter = (budget(bench, cases[0], share) for share in (HALF, QUARTER))
+    half, quarter = (budget(bench, cases[0], fraction) for fraction in (HALF, QUARTER))
     return [
         Original(),
         ByHand(),
@@ -50,15 +51,15 @@ def ablation(bench: Bench, cases: Sequence[Case]) -> list[Method]:
     balanced = tune(pipe, job, None, "balanced")
     plans = {
         "run as a program, nothing sliced": Plan(),
-        "guidance apart": Plan(guidance="apart"),
+        "sequential guidance": Plan(guidance="sequential"),
         "decoder sliced": Plan(decoder=four),
         "denoiser sliced, layer by layer": Plan(alone),
         "denoiser sliced, grouped": Plan(four),
         "both sliced, layer by layer": Plan(alone, alone),
         "both sliced, grouped": Plan(four, four),
-        "both sliced, grouped, guidance apart": Plan(four, four, "apart"),
+        "both sliced, grouped, sequential guidance": Plan(four, four, "sequential"),
         "rehash alone": Plan(rehash=balanced.rehash),
-        "all together": Plan(four, four, "apart", rehash=balanced.rehash),
+        "all together": Plan(four, four, "sequential", rehash=balanced.rehash),
     }
     return [
         Original(),
@@ -70,27 +71,27 @@ def ablation(bench: Bench, cases: Sequence[Case]) -> list[Method]:
 
 
 def speed(bench: Bench, cases: Sequence[Case]) -> list[Method]:
-    """What exactness costs in time at ever smaller budgets."""
+    """Return what exactness costs in time at ever smaller budgets."""
     pipe, job = bench.pipe, cases[0].job
-    shares = {"nothing to save": PLENTY, "half the activations": HALF, "a quarter": QUARTER}
+    fractions = {"nothing to save": PLENTY, "half the activations": HALF, "a quarter": QUARTER}
     return [
         Original(),
         *(
-            tuned(f"exact, {name}", pipe, job, budget(bench, cases[0], share), "exact")
-            for name, share in shares.items()
+            tuned(f"exact, {name}", pipe, job, budget(bench, cases[0], fraction), "exact")
+            for name, fraction in fractions.items()
         ),
         Streamlined("exact, the least", smallest(pipe, job)),
     ]
 
 
-def budget(bench: Bench, case: Case, share: float) -> int:
-    """Bytes that leave a share of the original's activations beside the weights."""
+def budget(bench: Bench, case: Case, fraction: float) -> int:
+    """Return bytes that leave a share of the original's activations beside the weights."""
     peak = peak_of(bench, bench.records(), Original(), case)
-    return peak.weights_bytes + round(share * (peak.tensor_bytes - peak.weights_bytes))
+    return peak.weights_bytes + round(fraction * (peak.tensor_bytes - peak.weights_bytes))
 
 
 def smallest(pipe: DiffusionPipeline, job: Job) -> Plan:
-    """The exact plan of the lowest peak."""
+    """Return the exact plan of the lowest peak."""
     return exact_plans(pipe, job)[-1].plan
 
 

@@ -22,7 +22,7 @@ from ...registry import family_of
 from ..recipes import world
 from ..recipes.sampling import to_image
 from ..reuse.calibrating import Progress, calibrate
-from ..reuse.measuring import Sample
+from ..reuse.measuring import CalibrationSample
 from ..reuse.picture import draw
 
 SCENES = 20_000_000  # the first scene to calibrate on; none of them is trained or measured on
@@ -66,8 +66,8 @@ def run(options: argparse.Namespace) -> str:
 
 def samples_of(
     pipe: DiffusionPipeline, job: Job, image: Image.Image | None, count: int, *, is_given: bool = False
-) -> list[Sample]:
-    """Videos to calibrate on: the job with as many seeds, or of scenes where it has neither prompt nor image.
+) -> list[CalibrationSample]:
+    """Return videos to calibrate on: the job with as many seeds, or of scenes where it has neither prompt nor image.
 
     is_given: whether the job's motion bucket was asked for; otherwise it is that of the scene.
     """
@@ -76,14 +76,14 @@ def samples_of(
     for index in range(count):
         one = replace(job, seed=(job.seed + index) % 2**32)
         if (image if starts_from_image else job.prompt) or (not starts_from_image and image is not None):
-            samples.append(Sample(one, image))
+            samples.append(CalibrationSample(one, image))
         elif starts_from_image:
             scene = replace(world.image_scene(SCENES + index), fps=world.USUAL_FPS)
             if not is_given:
                 one = replace(one, motion_bucket_id=world.motion_bucket(scene))
-            samples.append(Sample(one, to_image(world.draw(scene)[0])))
+            samples.append(CalibrationSample(one, to_image(world.draw(scene)[0])))
         else:
-            samples.append(Sample(replace(one, prompt=world.describe(world.scene(SCENES + index)))))
+            samples.append(CalibrationSample(replace(one, prompt=world.describe(world.scene(SCENES + index)))))
     return samples
 
 

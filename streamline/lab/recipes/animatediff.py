@@ -26,7 +26,7 @@ from streamline.lab.recipes.bank import load_or_build
 from streamline.lab.recipes.common import arguments, channels_last, export, plain_attention
 from streamline.lab.recipes.loop import Chance, Stage, Training, train
 
-SHARES = {"autoencoder": 0.13, "images": 0.27, "video": 0.60}
+FRACTIONS = {"autoencoder": 0.13, "images": 0.27, "video": 0.60}
 """Each stage's share of the training time."""
 PROMPT_DROPOUT = 0.1
 IMAGE_NOISE_SHIFT, VIDEO_NOISE_SHIFT = 2.0, 4.0
@@ -155,8 +155,8 @@ def run(training: Training, size: Size = Size()) -> AnimateDiffPipeline:
 
     # Latents in the bank fix the encoder: from then on the autoencoder is only loaded.
     bank_path = training.work / "bank.pt"
-    share = 0.0 if bank_path.exists() else SHARES["autoencoder"]
-    train(Stage("autoencoder", vae, picture_loss, 5e-4), training, share)
+    fraction = 0.0 if bank_path.exists() else FRACTIONS["autoencoder"]
+    train(Stage("autoencoder", vae, picture_loss, 5e-4), training, fraction)
 
     def encode(number: int, chance: Chance) -> dict[str, Tensor]:
         frames = autoencoder.to_tensor(world.draw(world.scene(number))).to(device)
@@ -180,10 +180,10 @@ def run(training: Training, size: Size = Size()) -> AnimateDiffPipeline:
 
     video_unet = channels_last(build_video_unet(unet, size).to(device))
     if not training.begin("unet", video_unet):
-        share = 0.0 if (training.work / "video.pt").exists() else SHARES["images"]
+        fraction = 0.0 if (training.work / "video.pt").exists() else FRACTIONS["images"]
         images = nn.ModuleDict({"unet": unet, "text_encoder": encoder})
         with plain_attention(unet):
-            train(Stage("images", images, image_loss, 1e-3), training, share)
+            train(Stage("images", images, image_loss, 1e-3), training, fraction)
         video_unet.load_state_dict(unet.state_dict(), strict=False)  # all but the motion modules
 
     def video_loss(chance: Chance) -> Tensor:
@@ -193,7 +193,7 @@ def run(training: Training, size: Size = Size()) -> AnimateDiffPipeline:
 
     video = nn.ModuleDict({"unet": video_unet, "text_encoder": encoder})
     with plain_attention(video_unet):
-        train(Stage("video", video, video_loss, 1e-3), training, SHARES["video"])
+        train(Stage("video", video, video_loss, 1e-3), training, FRACTIONS["video"])
     return AnimateDiffPipeline(
         vae=vae.eval(),
         text_encoder=encoder.eval(),

@@ -29,7 +29,7 @@ FEATURES = 64
 VECTOR = 128
 CLIPS, FRAMES = 32, 96
 """Clips, or single frames, in a batch."""
-SHARES = {"frames": 0.6, "clips": 0.4}
+FRACTIONS = {"frames": 0.6, "clips": 0.4}
 """Each stage's share of the training time."""
 FOLDER = Path(__file__).parents[3] / "assets" / "judge"
 CLEAR_PACE = 0.4
@@ -154,9 +154,9 @@ def run(training: Training) -> Judge:
         videos, labels = draw(chance, CLIPS, world.FRAMES)
         return loss(F.silu(judge(videos)), judge.heads, labels, tuple(LABELS))
 
-    share = 0.0 if (training.work / "clips.pt").exists() else SHARES["frames"]
-    train(Stage("frames", reader, frame_loss, 2e-3), training, share)
-    train(Stage("clips", judge, clip_loss, 1e-3), training, SHARES["clips"])
+    fraction = 0.0 if (training.work / "clips.pt").exists() else FRACTIONS["frames"]
+    train(Stage("frames", reader, frame_loss, 2e-3), training, fraction)
+    train(Stage("clips", judge, clip_loss, 1e-3), training, FRACTIONS["clips"])
     return judge.cpu()
 
 
@@ -190,8 +190,8 @@ def _worn(videos: Tensor, chance: Chance) -> Tensor:
     """Blur and grain some of the clips, so that a generated one is judged by what it shows and not by its finish."""
     n, frames, _, height, width = videos.shape
     blurred = F.avg_pool2d(videos.flatten(0, 1), 3, stride=1, padding=1, count_include_pad=False)
-    share = 0.8 * chance.uniform(n, 1, 1, 1, 1)
-    videos = videos + share * (blurred.unflatten(0, (n, frames)) - videos)
+    fraction = 0.8 * chance.uniform(n, 1, 1, 1, 1)
+    videos = videos + fraction * (blurred.unflatten(0, (n, frames)) - videos)
     return videos + 0.1 * chance.uniform(n, 1, 1, 1, 1) * chance.normal(n, frames, 3, height, width)
 
 

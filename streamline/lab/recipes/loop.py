@@ -96,9 +96,9 @@ class Stage:
         return self.learning_rate * min(1.0, (step + 1) / self.warmup) / max(1.0, step / self.plateau) ** 0.5
 
 
-def train(stage: Stage, training: Training, share: float) -> int:
+def train(stage: Stage, training: Training, fraction: float) -> int:
     """Train until the stage has used its share of the time in all its runs; return the steps done."""
-    path, minutes, steps = training.work / f"{stage.name}.pt", training.minutes * share, training.steps
+    path, minutes, steps = training.work / f"{stage.name}.pt", training.minutes * fraction, training.steps
     parameters = [p for p in stage.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
     average = EMAModel(parameters, decay=0.999, foreach=True)

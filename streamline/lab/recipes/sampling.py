@@ -28,7 +28,7 @@ class Question:
 
 
 def is_from_image(pipeline: DiffusionPipeline) -> bool:
-    """Whether a pipeline makes videos from images, and not from text."""
+    """Return whether a pipeline makes videos from images, and not from text."""
     return isinstance(pipeline, StableVideoDiffusionPipeline)
 
 

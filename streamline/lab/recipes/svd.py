@@ -25,7 +25,7 @@ from streamline.lab.recipes.bank import load_or_build
 from streamline.lab.recipes.common import arguments, channels_last, export, plain_attention
 from streamline.lab.recipes.loop import Chance, Stage, Training, train
 
-SHARES = {"autoencoder": 0.20, "denoiser": 0.70, "decoder": 0.10}
+FRACTIONS = {"autoencoder": 0.20, "denoiser": 0.70, "decoder": 0.10}
 """Each stage's share of the training time."""
 CONDITION_DROPOUT = 0.1
 NORM_GROUPS = 32
@@ -203,8 +203,8 @@ def run(training: Training, size: Size = Size()) -> StableVideoDiffusionPipeline
 
     # Latents in the bank fix the encoder: from then on only the decoder goes on learning.
     bank_path = training.work / "bank.pt"
-    share = 0.0 if bank_path.exists() else SHARES["autoencoder"]
-    train(Stage("autoencoder", vae, pieces_loss, 5e-4), training, share)
+    fraction = 0.0 if bank_path.exists() else FRACTIONS["autoencoder"]
+    train(Stage("autoencoder", vae, pieces_loss, 5e-4), training, fraction)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
 
@@ -224,7 +224,7 @@ def run(training: Training, size: Size = Size()) -> StableVideoDiffusionPipeline
         return conditioned.loss({name: values[chosen] for name, values in bank.items()}, chance)
 
     with plain_attention(unet):
-        train(Stage("denoiser", conditioned, denoiser_loss, 1e-3), training, SHARES["denoiser"])
+        train(Stage("denoiser", conditioned, denoiser_loss, 1e-3), training, FRACTIONS["denoiser"])
 
     def decoder_loss(chance: Chance) -> Tensor:
         # Short pieces of several scenes by turns with a whole clip: hues are learnt from many scenes.
@@ -237,7 +237,7 @@ def run(training: Training, size: Size = Size()) -> StableVideoDiffusionPipeline
         rebuilt = vae.decode(latents, num_frames=frames).sample.float()
         return autoencoder.reconstruction_loss(rebuilt, images) + autoencoder.colour_loss(rebuilt, images)
 
-    train(Stage("decoder", vae, decoder_loss, 5e-4), training, SHARES["decoder"])
+    train(Stage("decoder", vae, decoder_loss, 5e-4), training, FRACTIONS["decoder"])
     return StableVideoDiffusionPipeline(
         vae=vae.eval(),
         image_encoder=image_encoder.eval(),

@@ -25,9 +25,9 @@ from ...running.run import run
 from ...sampler import Sampler, takes_sigmas
 from .measuring import (
     DIRECTIONS,
+    CalibrationSample,
     Effects,
     Record,
-    Sample,
     batches_of,
     effects,
     final_latents,
@@ -54,7 +54,7 @@ class Progress:
 
 def calibrate(
     pipe: DiffusionPipeline,
-    samples: Sequence[Sample],
+    samples: Sequence[CalibrationSample],
     cuts: Sequence[str] | None = None,
     directions: int = DIRECTIONS,
     on_progress: Callable[[Progress], object] | None = None,
@@ -126,8 +126,9 @@ def calibrate(
     )
 
 
-def step_cost(pipe: DiffusionPipeline, sample: Sample, cut: str) -> StepCost:
-    """What a step that reuses costs of a full one: as predicted, and as measured in a run that takes both in turn."""
+def step_cost(pipe: DiffusionPipeline, sample: CalibrationSample, cut: str) -> StepCost:
+    """Return what a step that reuses costs of a full one:
+    as predicted, and as measured in a run that takes both in turn."""
     steps = sample.job.num_inference_steps
     plan = Plan(rehash=Rehash((*range(0, steps, 2), steps - 1), cut))
     prediction = predict(pipe, sample.job, plan)
@@ -144,8 +145,8 @@ def step_cost(pipe: DiffusionPipeline, sample: Sample, cut: str) -> StepCost:
 
 def _rivals(pipe: DiffusionPipeline, steps: int) -> Iterator[Sampler]:
     """Fewer steps of the scheduler's own."""
-    for share in RIVALS:
-        fewer = round(share * steps)
+    for fraction in RIVALS:
+        fewer = round(fraction * steps)
         if 2 <= fewer < steps:
             yield Sampler(fewer)
 
@@ -159,10 +160,10 @@ def _worth_running(known: Effects, costs: Sequence[StepCost], steps: int) -> lis
                 if full < steps:
                     candidates.append(((full + (steps - full) * cost.predicted) / steps, path))
     chosen: dict[Path, None] = {}
-    for share in SPENT:
+    for fraction in SPENT:
         best: dict[str, Path] = {}
         for spent, path in candidates:
-            if spent <= share and (path.cut not in best or path.error < best[path.cut].error):
+            if spent <= fraction and (path.cut not in best or path.error < best[path.cut].error):
                 best[path.cut] = path
         for path in sorted(best.values(), key=lambda path: path.error)[:2]:
             chosen[path] = None

@@ -41,7 +41,7 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Sample:
+class CalibrationSample:
     """One video to calibrate on."""
 
     job: Job
@@ -82,18 +82,18 @@ class Record:
         return len(self.predictions)
 
 
-def batches_of(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Samples that one call of a pipeline can make together: alike but for prompt, image and seed."""
-    groups: dict[Job, list[Sample]] = {}
+def batches_of(samples: Sequence[CalibrationSample]) -> list[list[CalibrationSample]]:
+    """Return samples that one call of a pipeline can make together: alike but for prompt, image and seed."""
+    groups: dict[Job, list[CalibrationSample]] = {}
     for sample in samples:
         groups.setdefault(replace(sample.job, prompt="", seed=0), []).append(sample)
     return list(groups.values())
 
 
 def final_latents(
-    pipe: DiffusionPipeline, batch: Sequence[Sample], plan: Plan | None = None, memory: object = None
+    pipe: DiffusionPipeline, batch: Sequence[CalibrationSample], plan: Plan | None = None, memory: object = None
 ) -> Tensor:
-    """The latents a run ends with, (samples, ...); alike but for prompt, image and seed.
+    """Return the latents a run ends with, (samples, ...); alike but for prompt, image and seed.
 
     plan: as for `run`; None runs the pipeline as it is. memory: runs the steps, as `Hooks.feature_cache`.
     """
@@ -116,12 +116,12 @@ def final_latents(
 
 
 def relative_error(latents: Tensor, reference: Tensor) -> Tensor:
-    """Of each sample: the length of the difference by that of the reference."""
+    """Return for each sample the length of the difference by that of the reference."""
     difference = (latents.float() - reference.float()).flatten(1).norm(dim=1)
     return difference / reference.float().flatten(1).norm(dim=1)
 
 
-def record(pipe: DiffusionPipeline, batch: Sequence[Sample], cuts: Sequence[str]) -> Record:
+def record(pipe: DiffusionPipeline, batch: Sequence[CalibrationSample], cuts: Sequence[str]) -> Record:
     """Run a batch in full and keep what `effects` needs, on the host."""
     recorder = _Recorder(cuts)
     latents = final_latents(pipe, batch, memory=recorder)
@@ -132,7 +132,7 @@ def record(pipe: DiffusionPipeline, batch: Sequence[Sample], cuts: Sequence[str]
 
 def effects(
     pipe: DiffusionPipeline,
-    batch: Sequence[Sample],
+    batch: Sequence[CalibrationSample],
     known: Record,
     *,
     directions: int = DIRECTIONS,
@@ -171,7 +171,7 @@ def effects(
 
 
 def runs_of(steps: int, directions: int = DIRECTIONS) -> int:
-    """How many runs `effects` makes at most."""
+    """Return how many runs `effects` makes at most."""
     return 1 + (steps - 2) * directions
 
 

@@ -13,14 +13,15 @@ COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red")  # of cache points,
 
 
 def draw(found: Calibration, path: Path) -> None:
-    """Left: the step by step similarity of the paper's feature. Right: error against the share of steps' time."""
+    """Draw two plots. Left: the step by step similarity of the paper's feature.
+    Right: error against the share of steps' time."""
     figure = Figure(figsize=(10, 4), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
     image = left.imshow(found.similarity, origin="lower", cmap="viridis")
     left.set(title="similarity of the kept feature", xlabel="step", ylabel="step")
     figure.colorbar(image, ax=left)
     colours = dict(zip((cost.cut for cost in found.costs), cycle(COLOURS), strict=False))
-    shares = {cost.cut: cost.predicted for cost in found.costs}
+    fractions = {cost.cut: cost.predicted for cost in found.costs}
     groups: dict[str, list[Option]] = {}
     for option in found.options:
         name = option.rehash.cut if option.rehash else "fewer steps"
@@ -28,7 +29,7 @@ def draw(found: Calibration, path: Path) -> None:
             name = "Align Your Steps"
         groups.setdefault(name, []).append(option)
     for name, options in groups.items():
-        points = sorted((_share(option, shares, found.steps), option.error) for option in options)
+        points = sorted((_fraction(option, fractions, found.steps), option.error) for option in options)
         colour = colours.get(name, "black" if name == "fewer steps" else "gray")
         right.plot(
             *zip(*points, strict=True), "o-" if name in colours else "s--", markersize=4, color=colour, label=name
@@ -46,8 +47,8 @@ def draw(found: Calibration, path: Path) -> None:
     figure.savefig(path)
 
 
-def _share(option: Option, shares: dict[str, float], steps: int) -> float:
+def _fraction(option: Option, fractions: dict[str, float], steps: int) -> float:
     if option.sampler is not None:
         return option.sampler.steps / steps
     full = len(option.rehash.full_steps)
-    return (full + (steps - full) * shares[option.rehash.cut]) / steps
+    return (full + (steps - full) * fractions[option.rehash.cut]) / steps

@@ -49,7 +49,7 @@ class _Reached:
 def best_paths(
     effects: Effects, cut: str, extrapolation: float, beam: int = BEAM, uncertainty: float = UNCERTAINTY
 ) -> dict[int, Path]:
-    """For every number of full steps the path with the least error that was found."""
+    """Return for every number of full steps the path with the least error that was found."""
     steps = effects.steps
     some = next(iter(effects.of.values()))
     nothing = np.zeros(some.shape, dtype=np.float32)
@@ -77,7 +77,7 @@ def best_paths(
 
 
 def join(parts: Sequence[Effects]) -> Effects:
-    """Effects measured on several batches, sample by sample; coordinates differ, lengths of sums do not."""
+    """Join effects measured on several batches, sample by sample; coordinates differ, lengths of sums do not."""
     return Effects(parts[0].steps, {key: torch.cat([part.of[key] for part in parts]) for key in parts[0].of})
 
 

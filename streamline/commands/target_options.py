@@ -21,7 +21,7 @@ from .job_options import DTYPE_HELP, DTYPES, add_field_options, given_fields, jo
 PLANNED = ("num_frames", "num_inference_steps", "guidance_scale")
 
 
-def add_situation_options(parser: argparse.ArgumentParser) -> None:
+def add_target_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a job as far as its cost depends on them, and of where it is to run."""
     parser.add_argument("--model", default=DEFAULT_PLANNED, help="name, hub id or folder (%(default)s)")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="in pixels (as the model is made for)")
@@ -35,7 +35,7 @@ def add_situation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
 
 
-def situation_of(options: argparse.Namespace) -> tuple[DiffusionPipeline | str, Job, Where, torch.dtype | None]:
+def target_options_of(options: argparse.Namespace) -> tuple[DiffusionPipeline | str, Job, Where, torch.dtype | None]:
     """Return the model, the job, the device and the type of the weights that the options ask for."""
     given = given_fields(options)
     where: Where = options.device if options.emulate is None else emulate(options.emulate)

@@ -21,7 +21,7 @@ from streamline.families.networks import network_of
 from streamline.families.running import run_network
 from streamline.planning.planner import RESIDENCIES
 from streamline.program.weights import weights_of
-from streamline.weights.streaming import Streamed
+from streamline.weights.offloading import GroupOffload
 from ui.orders import Settings
 from ui.panels import sentence
 
@@ -50,14 +50,14 @@ def storages(*networks):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(4))
-def test_streamed_weights_give_the_original_result(kind, seed, record_property):
+def test_offloaded_weights_give_the_original_result(kind, seed, record_property):
     case, plan = KINDS[kind](seed), (random_plan if seed % 2 else sparing)(seed)
     expected, before = case.original(), storages(case.network)
-    weights, apart = Streamed(torch.device("cpu")), plan.guidance == "apart"
+    weights, sequential = GroupOffload(torch.device("cpu")), plan.guidance == "sequential"
     with torch.no_grad(), OnlyFromTheDevice([case.network]):
-        result = run_network(case.network, plan.denoiser, apart, weights=weights, **case.arguments)
+        result = run_network(case.network, plan.denoiser, sequential, weights=weights, **case.arguments)
     error = ((case.read(result) - expected).abs().max() / expected.abs().max()).item()
-    record_property(f"error: {kind} with streamed weights, relative, float32", error)
+    record_property(f"error: {kind} with offloaded weights, relative, float32", error)
     assert error <= 1e-5
     assert storages(case.network) == before and weights.bytes_on_device == 0
 
@@ -81,13 +81,13 @@ def plans(pipe):
     cut = network_of(pipe.unet).lower(pipe.unet).cache_point("last-layer")
     return {
         "unsliced": Plan(),
-        "apart": Plan.uniform(3),
+        "sequential": Plan.uniform(3),
         "rehash": replace(Plan.uniform(2), rehash=Rehash((0, 2), cut)),
         "prediction reused": replace(Plan.uniform(2), rehash=Rehash((0, 2), "prediction")),
     }
 
 
-@pytest.mark.parametrize("how", ["unsliced", "apart", "rehash", "prediction reused", "with LoRA"])
+@pytest.mark.parametrize("how", ["unsliced", "sequential", "rehash", "prediction reused", "with LoRA"])
 def test_a_whole_pipeline_makes_the_same_video(case, how):
     pipe, job, image = case
     plan = plans(pipe).get(how, Plan())
@@ -98,7 +98,7 @@ def test_a_whole_pipeline_makes_the_same_video(case, how):
     before = storages(*networks_of(pipe))
     expected = run(pipe, job, plan, image)
     with OnlyFromTheDevice(networks_of(pipe)) as watched:
-        result = run(pipe, job, replace(plan, residency="streamed"), image, count_tensors=False)
+        result = run(pipe, job, replace(plan, residency="group offload"), image, count_tensors=False)
     assert result.frames == expected.frames and watched.copied
     assert storages(*networks_of(pipe)) == before
 
@@ -106,17 +106,17 @@ def test_a_whole_pipeline_makes_the_same_video(case, how):
 def test_a_step_that_reuses_features_is_sent_only_what_it_runs(case):
     pipe, job, image = case
     copied = {}
-    for how in ("apart", "rehash"):
-        plan = replace(plans(pipe)[how], guidance="together", residency="streamed")
+    for how in ("sequential", "rehash"):
+        plan = replace(plans(pipe)[how], guidance="batched", residency="group offload")
         with OnlyFromTheDevice(networks_of(pipe)) as watched:
             run(pipe, job, plan, image, count_tensors=False)
         copied[how] = watched.copied
-    assert copied["rehash"] < copied["apart"]
+    assert copied["rehash"] < copied["sequential"]
 
 
 def test_weights_are_back_wherever_a_run_ends(case):
     pipe, job, image = case
-    before, plan = storages(*networks_of(pipe)), replace(Plan.uniform(2), residency="streamed")
+    before, plan = storages(*networks_of(pipe)), replace(Plan.uniform(2), residency="group offload")
     expected = run(pipe, job, plan, image)
     for last in (1, 5, 30, 60, 90):
         asked = iter(range(1, last + 1))
@@ -132,11 +132,11 @@ def test_weights_are_back_wherever_a_run_ends(case):
 
 def test_memory_that_runs_out_leads_to_a_tighter_plan(case):
     pipe, job, image = case
-    plan = Plan(residency="streamed")
+    plan = Plan(residency="group offload")
     undisturbed = run(pipe, job, plan, image)
-    tight = run(pipe, job, replace(Plan.uniform(8), residency="streamed"), image).peak_bytes
+    tight = run(pipe, job, replace(Plan.uniform(8), residency="group offload"), image).peak_bytes
     squeezed = run(pipe, job, plan, image, budget=(tight + undisturbed.peak_bytes) // 2)
-    assert squeezed.rungs and squeezed.plan.residency == "streamed"
+    assert squeezed.rungs and squeezed.plan.residency == "group offload"
     before = storages(*networks_of(pipe))
     with pytest.raises(OutOfMemory):
         run(pipe, job, plan, image, budget=int(0.98 * undisturbed.weights_bytes))
@@ -146,12 +146,12 @@ def test_memory_that_runs_out_leads_to_a_tighter_plan(case):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(4))
 def test_the_composed_peak_is_the_measured_one(kind, seed, record_property):
-    composed, plan = Composed(KINDS[kind](seed)), replace(random_plan(seed), residency="streamed")
+    composed, plan = Composed(KINDS[kind](seed)), replace(random_plan(seed), residency="group offload")
     peak = composed.cost(plan).peak_bytes
     ratio = peak / composed.measured(plan)
-    record_property(f"error: composed to measured peak with streamed weights, {kind}", abs(ratio - 1))
+    record_property(f"error: composed to measured peak with offloaded weights, {kind}", abs(ratio - 1))
     assert 0.98 <= ratio <= 1.02
-    resident = composed.cost(replace(plan, residency="all")).peak_bytes
+    resident = composed.cost(replace(plan, residency="resident")).peak_bytes
     assert peak <= resident + sum(tensor.nbytes for tensor in weights_of([composed.case.network]))
 
 
@@ -164,10 +164,10 @@ def test_whole_pipelines_take_what_is_predicted(model, record_property, tmp_path
     image = Image.radial_gradient("L").convert("RGB") if model == "tiny-svd" else None
     given = {} if image else {"prompt": "a red circle"}
     job = Job.for_model(pipe, height=64, width=64, num_frames=6, num_inference_steps=3, **given)
-    plan = replace(Plan.uniform(6), residency="streamed")
+    plan = replace(Plan.uniform(6), residency="group offload")
     prediction, result = predict(pipe, job, plan, device="cpu"), run(pipe, job, plan, image)
     ratio = (prediction.peak_bytes - result.weights_bytes) / (result.peak_bytes - result.weights_bytes)
-    record_property("error: predicted to measured peak beside the host's weights, streamed", abs(ratio - 1))
+    record_property("error: predicted to measured peak beside the host's weights, group offload", abs(ratio - 1))
     assert 0.98 <= ratio <= 1.02
 
 
@@ -177,13 +177,13 @@ def test_every_way_to_keep_weights_is_said_in_words(case):
     settings = Settings("a model", Source("a model"), job)
     said = {residency: sentence(Plan(residency=residency), settings) for residency in RESIDENCIES}
     assert len(set(said.values())) == len(said) == len(WEIGHTS) and set(WEIGHTS) == set(RESIDENCIES)
-    assert "computer’s own memory" in said["streamed"]
+    assert "computer’s own memory" in said["group offload"]
 
 
 def test_what_a_pipeline_puts_in_the_place_of_weights_stays():
     """SVD's autoencoder is cast to float32 for its picture and back, some of it while it is on the device."""
     layer = torch.nn.Linear(3, 2)
-    weights = Streamed(torch.device("cpu"))
+    weights = GroupOffload(torch.device("cpu"))
     weights.hold(weights_of([layer]))
     layer.half()
     weights.hold(())

@@ -1,6 +1,6 @@
-"""Weights that live in host memory and are on the device only while what uses them runs.
+"""Group offload: weights live in host memory, and are on the device only while what uses them runs.
 
-A program knows its order, so the weights of the group that comes next are on their way while one runs: at any time
+A program knows its order, so the weights of the group that comes next are prefetched while one runs: at any time
 those of two groups are on the device, and what a step skips is never sent. The networks that are called as a whole
 (encoders of text, and of what a picture shows) come when they are called, and leave when another one comes.
 
@@ -33,7 +33,7 @@ LEAST_FREE = 2**30  # bytes of the host's memory for values that are kept there,
 
 
 @dataclass(frozen=True)
-class _Lent:
+class _Resident:
     """host: where the weights stay. copy: what stands for them on the device. is_there: once it is filled."""
 
     host: Tensor
@@ -41,7 +41,7 @@ class _Lent:
     is_there: torch.cuda.Event | None
 
 
-class Streamed:
+class GroupOffload:
     """Says which weights are on a device; all others are in host memory.
 
     On a GPU the host's copies are pinned, and are sent on a stream of their own while another computes. On a CPU real
@@ -52,36 +52,37 @@ class Streamed:
 
     def __init__(self, device: torch.device, can_pin: bool = True) -> None:
         self.device = device
-        self._lent: dict[Tensor, _Lent] = {}
+        self._resident: dict[Tensor, _Resident] = {}
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._can_pin = can_pin
 
     def serves(self, args: tuple, kwargs: dict) -> bool:
-        """Whether a call is made on the device: on tensors elsewhere (for a preview) it is made where weights stay."""
+        """Return whether a call is made on the device:
+        on tensors elsewhere (for a preview) it is made where weights stay."""
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         return any(tensor.device.type == self.device.type for tensor in tensors)
 
     @property
     def bytes_on_device(self) -> int:
-        return sum(lent.copy.nbytes for lent in self._lent.values())
+        return sum(resident.copy.nbytes for resident in self._resident.values())
 
-    def hold(self, now: Sequence[Tensor], ahead: Sequence[Tensor] = ()) -> None:
-        """Let these be on the device and no others. now: are there when what is computed next runs. ahead: come."""
-        wanted = {*now, *ahead}
-        for tensor in [tensor for tensor in self._lent if tensor not in wanted]:
+    def hold(self, now: Sequence[Tensor], prefetched: Sequence[Tensor] = ()) -> None:
+        """Let these be on the device and no others. now: there when what is next runs. prefetched: come meanwhile."""
+        wanted = {*now, *prefetched}
+        for tensor in [tensor for tensor in self._resident if tensor not in wanted]:
             self._return(tensor)
         self._send(now)
-        self._send(ahead)
-        for event in {self._lent[tensor].is_there for tensor in now} - {None}:
+        self._send(prefetched)
+        for event in {self._resident[tensor].is_there for tensor in now} - {None}:
             torch.cuda.current_stream(self.device).wait_event(event)
 
-    def hold_stages(self, now: Sequence[Stage], ahead: Sequence[Stage]) -> None:
+    def hold_stages(self, now: Sequence[Stage], prefetched: Sequence[Stage]) -> None:
         """`hold` what groups of stages use."""
-        self.hold(stage_weights(now), stage_weights(ahead))
+        self.hold(stage_weights(now), stage_weights(prefetched))
 
     @contextmanager
     def around(self, network: nn.Module, program: Program) -> Iterator[Program]:
-        """One call of a network: what is needed before the stages comes at once, and at the end nothing is left.
+        """Serve one call of a network: what is needed before the stages comes at once, and at the end nothing is left.
 
         Yields the program, which brings the rest as it runs.
         """
@@ -93,7 +94,7 @@ class Streamed:
 
     def _send(self, tensors: Sequence[Tensor]) -> None:
         """Memory is taken where computing takes its own, so that both share what is free."""
-        sources = {tensor: self._host(tensor) for tensor in tensors if tensor not in self._lent}
+        sources = {tensor: self._host(tensor) for tensor in tensors if tensor not in self._resident}
         if not sources:
             return
         copies = {tensor: torch.empty_like(host, device=self.device) for tensor, host in sources.items()}
@@ -110,7 +111,7 @@ class Streamed:
                 event = torch.cuda.Event()
                 event.record()
         for tensor, host in sources.items():
-            self._lent[tensor] = _Lent(host, copies[tensor], event)
+            self._resident[tensor] = _Resident(host, copies[tensor], event)
             tensor.data = copies[tensor]
 
     def _host(self, tensor: Tensor) -> Tensor:
@@ -125,24 +126,24 @@ class Streamed:
 
     def _return(self, tensor: Tensor) -> None:
         """Weights do not change, so nothing is sent back; but a pipeline may have made others in their place."""
-        lent = self._lent.pop(tensor)
-        if lent.is_there is not None:  # its memory may be taken again at once
-            torch.cuda.current_stream(self.device).wait_event(lent.is_there)
-        is_same = tensor.dtype == lent.copy.dtype  # also where it was cast meanwhile, and back again (casting.py)
-        tensor.data = lent.host if is_same else tensor.detach().to(lent.host.device)
+        resident = self._resident.pop(tensor)
+        if resident.is_there is not None:  # its memory may be taken again at once
+            torch.cuda.current_stream(self.device).wait_event(resident.is_there)
+        is_same = tensor.dtype == resident.copy.dtype  # also where it was cast meanwhile, and back again (casting.py)
+        tensor.data = resident.host if is_same else tensor.detach().to(resident.host.device)
 
 
 @contextmanager
-def weights_streamed(
+def group_offload(
     pipe: DiffusionPipeline, networks: Sequence[nn.Module], host_bytes: int | None = None
-) -> Iterator[Streamed]:
+) -> Iterator[GroupOffload]:
     """Keep a pipeline's weights in host memory, and bring them to its device as they are needed.
 
     Where the host has no room for them they lie in mapped files instead and are not pinned; then they are sent between
     groups, not while one runs. There they stay at the end, if they were on the host before: nothing else has changed
     about them, and the next video need not write them again (but for a VAE that its pipeline casts to and fro).
 
-    networks: those that are run as programs, within `Streamed.around`. At the end, also after an error, all weights
+    networks: those that are run as programs, within `GroupOffload.around`. At the end, also after an error, all weights
         are where they were.
     host_bytes: free on the host; by default what is found now.
     Raises UnsupportedError where accelerate's hooks move weights, but for enable_model_cpu_offload.
@@ -151,12 +152,12 @@ def weights_streamed(
     parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     on_gpu = device.type == "cuda"
     is_short = _is_short(device, weights_of(parts), host_bytes)
-    streamed = Streamed(device, can_pin=not is_short)
+    offload = GroupOffload(device, can_pin=not is_short)
     was_offloaded = bool(getattr(pipe, "_all_hooks", None))
     if was_offloaded:
         pipe.remove_all_hooks()
     if is_hooked(pipe):
-        raise UnsupportedError("Weights that hooks of accelerate move cannot be streamed; remove the hooks first.")
+        raise UnsupportedError("Weights that hooks of accelerate move cannot be offloaded; remove the hooks first.")
     homes = {part: tensors[0].device for part in parts if (tensors := weights_of([part]))}
     handles = []
     try:
@@ -166,12 +167,12 @@ def weights_streamed(
             if on_gpu:
                 part.to("cpu")
                 add_hook_to_module(part, _Runs(device))
-            handles += [_bring_when_called(streamed, piece) for piece in _pieces(part) if piece not in networks]
-        yield streamed
+            handles += [_bring_when_called(offload, piece) for piece in _pieces(part) if piece not in networks]
+        yield offload
     finally:
         for handle in handles:
             handle.remove()
-        streamed.hold(())
+        offload.hold(())
         if on_gpu:
             for part in parts:
                 remove_hook_from_module(part)
@@ -207,11 +208,11 @@ def _pieces(part: nn.Module) -> list[nn.Module]:
     return list(part.children()) if hasattr(part, "decoder") else [part]
 
 
-def _bring_when_called(streamed: Streamed, piece: nn.Module) -> torch.utils.hooks.RemovableHandle:
+def _bring_when_called(offload: GroupOffload, piece: nn.Module) -> torch.utils.hooks.RemovableHandle:
     weights = weights_of([piece])
 
     def bring(piece: nn.Module, args: tuple, kwargs: dict) -> None:
-        if streamed.serves(args, kwargs):
-            streamed.hold(weights)
+        if offload.serves(args, kwargs):
+            offload.hold(weights)
 
     return piece.register_forward_pre_hook(bring, with_kwargs=True)

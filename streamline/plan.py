@@ -19,7 +19,7 @@ BlockSlicing = tuple[tuple[str, "Slicing"], ...]
 EVERY_BLOCK = "*"
 SPARSE = 4  # every so many pixels of a kept feature, in both directions, are enough to judge extrapolation by
 BLOCK_NAME = re.compile(r"\*|[A-Za-z_]\w*(\.\d+)*")  # which of them there are, a network's family says
-# Values until now, by field: plans and receipts that were written with them can be read for one version more.
+# Values that plans and receipts were written with before, by field; they are read as these.
 FORMER = {
     "guidance": {"together": "batched", "apart": "sequential"},
     "residency": {"all": "resident", "stages": "model offload", "streamed": "group offload"},

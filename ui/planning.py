@@ -53,7 +53,7 @@ class _Key(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _RememberedForecast:
     """A forecast. is_outdated: a run since has shown how good predictions are.
 
     measured: the forecast as it was first, with all plans to choose from, which it is brought up to date from.
@@ -111,7 +111,7 @@ class Planner:
         self._pipelines = pipelines
         self._lock = threading.Lock()  # held while something is measured, which takes seconds
         self._choosing = threading.RLock()
-        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
+        self._remembered: OrderedDict[_Key, _RememberedForecast] = OrderedDict()
         self._runs = 0  # that were made
 
     def device(self, card: str) -> streamline.Device:
@@ -157,14 +157,14 @@ class Planner:
     def known(self, settings: Settings) -> Known:
         """What estimates start from; see `outlook` for errors."""
         self._forecast(settings)
-        return self._kept[_Key.of(settings)].known
+        return self._remembered[_Key.of(settings)].known
 
     def forget(self) -> None:
         """Predict anew from now on, for a run has shown how good predictions are."""
         with self._choosing:
             self._runs += 1
-            for key, kept in self._kept.items():
-                self._kept[key] = replace(kept, is_outdated=True)
+            for key, kept in self._remembered.items():
+                self._remembered[key] = replace(kept, is_outdated=True)
 
     def _outlook(self, settings: Settings, forecast: Forecast, qualities: tuple[str, ...]) -> Outlook:
         """qualities: to be proposed where nothing fits, if they do; looking into one takes a while."""
@@ -244,23 +244,23 @@ class Planner:
             model = self._model(settings)
             forecast = streamline.forecast(model, settings.job, settings.quality, where, known=alike)
             _ = forecast.candidates, forecast.original  # measured now
-            self._keep(settings, _Kept(forecast, forecast, is_outdated=self._runs != runs))
+            self._keep(settings, _RememberedForecast(forecast, forecast, is_outdated=self._runs != runs))
             return forecast
 
-    def _known(self, settings: Settings) -> _Kept | None:
+    def _known(self, settings: Settings) -> _RememberedForecast | None:
         """The forecast of these settings. One that is outdated is brought up to date, for which nothing is measured."""
         with self._choosing:
-            kept = self._kept.get(_Key.of(settings))
+            kept = self._remembered.get(_Key.of(settings))
             if kept is not None and kept.is_outdated:
                 forecast = kept.measured.adapted(settings.job, settings.quality, self._card(settings))
-                kept = self._keep(settings, _Kept(forecast, kept.measured))
+                kept = self._keep(settings, _RememberedForecast(forecast, kept.measured))
             return kept
 
-    def _keep(self, settings: Settings, kept: _Kept) -> _Kept:
+    def _keep(self, settings: Settings, kept: _RememberedForecast) -> _RememberedForecast:
         with self._choosing:
-            self._kept[_Key.of(settings)] = kept
-            while len(self._kept) > REMEMBERED:
-                self._kept.popitem(last=False)
+            self._remembered[_Key.of(settings)] = kept
+            while len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
         return kept
 
     def _alike(self, settings: Settings) -> Forecast | None:
@@ -269,7 +269,7 @@ class Planner:
         with self._choosing:
             found = [
                 (key, kept.measured)
-                for key, kept in self._kept.items()
+                for key, kept in self._remembered.items()
                 if (key.model, key.is_guided) == (wanted.model, wanted.is_guided)
                 and (kept.forecast.device.kind, kept.forecast.dtype) == (kind, dtype)
             ]
@@ -286,7 +286,7 @@ class Planner:
         wanted = _Key.of(settings)
         with self._choosing:
             alike = [
-                (key, kept) for key, kept in self._kept.items()
+                (key, kept) for key, kept in self._remembered.items()
                 if key.model == wanted.model and kept.forecast.device.kind == kind
             ]  # fmt: skip
         if alike:
@@ -301,7 +301,7 @@ class Planner:
         if settings.card:
             return Target(settings.job, dtype, *streamline.emulate(settings.card))
         with self._choosing:
-            rates = next((kept.forecast.rates for key, kept in self._kept.items() if not key.card), None)
+            rates = next((kept.forecast.rates for key, kept in self._remembered.items() if not key.card), None)
         return rates and Target(settings.job, dtype, self.device(""), rates)
 
     @cached_property

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
-from ..errors import InputError, ModelError, UnsupportedError
+from ..errors import InputError, UnsupportedError
 from ..fields import Field
 from ..job import Job
 from ..pictures import fit_to
@@ -162,8 +163,8 @@ class Family:
     fields: tuple[Field, ...] = ()
     halves: tuple[Half, ...] = ()
     models: tuple[Model, ...] = ()
-    advice: Mapping[str, str] = {}
-    working: Mapping[str, str] = {}  # never written to
+    advice: Mapping[str, str] = MappingProxyType({})
+    working: Mapping[str, str] = MappingProxyType({})
     guidance_argument: str = "guidance_scale"
     published_tokens: int = 1
     side_multiple: int = 8
@@ -171,7 +172,7 @@ class Family:
     clip_frames: int = 4
     is_chained: bool = False
 
-    # Of what is loaded.
+    # How a model is loaded.
 
     def sources(self, name: str, source: str, parts: Mapping[str, str]) -> dict[str, str]:
         """Return the hub ids and folders that a model is loaded from, that of its pipeline by the name "".
@@ -331,13 +332,6 @@ class Family:
         Raises UnsupportedError for a pipeline whose phases nobody has written down.
         """
         raise UnsupportedError(f"The cost of {subject.pipeline} is not known beforehand.")
-
-    def model(self, name: str) -> Model:
-        """Return a model of the family by its name; raises ModelError."""
-        found = next((model for model in self.models if model.name == name), None)
-        if found is None:
-            raise ModelError(f"There is no model {name!r}.")
-        return found
 
 
 def own_fields_of(job: Job) -> list[Field]:

@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import platformdirs
@@ -26,6 +28,16 @@ def digest_of_code(*folders: str) -> str:
     """Of what these folders of the package hold: what other code has found is not taken for what this one finds."""
     paths = sorted(path for folder in folders for path in (PACKAGE / folder).rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+
+
+def digest_of_modules(names: Iterable[str]) -> str:
+    """The same of modules, wherever they stand: of all that their packages hold, or of their own files."""
+    paths: set[Path] = set()
+    for module in (sys.modules.get(name) for name in names):
+        file = getattr(module, "__file__", None)  # None where it was typed in
+        if file is not None:
+            paths |= set(Path(file).parent.rglob("*.py")) if module.__package__ else {Path(file)}
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths) if path.is_file())).hexdigest()
 
 
 def read_json(path: Path) -> dict | None:

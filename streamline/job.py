@@ -20,8 +20,8 @@ class Job:
     height, width: in pixels, multiples of 8.
     guidance_scale: how closely to follow the prompt or image; None leaves it to the pipeline.
     fps: frames per second of the video; some models are told too.
-    options: what only some families' jobs have, as (name, value) pairs by name. They are given to Job by name, and read
-        as attributes, as those above are; what is not given has its family's default.
+    options: what only some families' jobs have and is not as its family has it by default, as (name, value) pairs by
+        name. They are given to Job by name, and read as attributes, as those above are.
 
     Raises InputError, one sentence, when a value cannot be used.
     """
@@ -37,8 +37,12 @@ class Job:
     fps: int = 7
     options: tuple[tuple[str, Any], ...] = ()
 
-    def __init__(self, height: int, width: int, num_frames: int, **given: Any) -> None:
-        given |= {"height": height, "width": width, "num_frames": num_frames}
+    def __init__(self, height: int, width: int, num_frames: int, *values: Any, **given: Any) -> None:
+        names = [field.name for field in COMMON]
+        in_order = dict(zip(names, (height, width, num_frames, *values), strict=False))
+        if len(values) > len(names) - 3 or set(in_order) & set(given):
+            raise TypeError("A job is given each of its common fields once, and all others by name.")
+        given |= in_order
         options = dict(given.pop("options", ()))
         for field in COMMON:
             value = given.pop(field.name, field.default)
@@ -49,7 +53,8 @@ class Job:
             if name not in own_fields():
                 raise InputError(f"A job has no field {quoted(name)}.")
             own_fields()[name].check(value)
-        object.__setattr__(self, "options", tuple(sorted(options.items())))
+        unlike_default = {name: value for name, value in options.items() if value != own_fields()[name].default}
+        object.__setattr__(self, "options", tuple(sorted(unlike_default.items())))
 
     def __getattr__(self, name: str) -> Any:
         """Return an option, or its default where it is not given."""

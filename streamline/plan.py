@@ -18,7 +18,7 @@ BlockSlicing = tuple[tuple[str, "Slicing"], ...]
 
 EVERY_BLOCK = "*"
 SPARSE = 4  # every so many pixels of a kept feature, in both directions, are enough to judge extrapolation by
-BLOCK_NAME = re.compile(r"\*|[A-Za-z_]\w*(\.\d+)*")  # which of them there are, a network's family says
+BLOCK_NAME = re.compile(r"\*|[A-Za-z]\w{0,63}(\.\d{1,4})*")  # which of them there are, a network's family says
 # Values that plans and receipts were written with before, by field; they are read as these.
 FORMER = {
     "guidance": {"together": "batched", "apart": "sequential"},
@@ -120,7 +120,7 @@ class Plan:
         prefetched while others run; where host memory is short, they lie in mapped files. On a CPU there is no
         other memory: the first two are the same, and the last makes copies, which save nothing unless weights lie
         in files.
-    The values of both until now (`FORMER`) are taken for one version more.
+    The values that both had before (`FORMER`) are read as these.
     rehash: which denoising steps reuse what; None computes every step in full, which is exact.
     sampler: other denoising steps than the job's, which is not exact; None takes those. `run` sees to it; inside
         `apply` the pipeline is called with `plan.sampler.arguments()`.

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import InputError
+
 SLOT = "_streamline_source"  # of a pipeline that was loaded here
 
 
@@ -16,6 +18,8 @@ class Source:
     name: of a model, a hub id, or a folder.
     parts: (part, hub id or folder) of what is taken in the place of the model's own, by the names that its family has
         for them. A mapping is taken too, and parts of "" or None are left out.
+
+    Raises InputError for what is no text.
     """
 
     name: str
@@ -23,6 +27,8 @@ class Source:
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in dict(self.parts).items() if value}
+        if not all(isinstance(text, str) for text in (self.name, *given.values())):
+            raise InputError("A model and its parts are given by names, hub ids or folders.")
         object.__setattr__(self, "parts", tuple(sorted(given.items())))
 
     def part(self, name: str) -> str | None:

@@ -5,9 +5,10 @@ import json
 from dataclasses import replace
 
 import pytest
+import untrained
 
 import streamline
-from streamline import Plan, PlanError
+from streamline import Job, Plan, PlanError, Receipt, Source
 from streamline.commands.plan_options import add_plan_options, plan_of
 from streamline.plan import FORMER
 
@@ -37,6 +38,29 @@ def test_the_command_line_takes_both():
     assert "together" not in parser.format_help()
     with pytest.raises(SystemExit):
         parser.parse_args(["--guidance", "sideways"])
+
+
+def test_former_arguments_of_apply_and_of_receipts_are_taken():
+    pipe = untrained.animatediff()
+    pipe.set_progress_bar_config(disable=True)
+    told = []
+    former = {
+        "before_slice": lambda: told.append("slice"),
+        "around_step": lambda run, *args, **kwargs: run(*args, **kwargs),
+    }
+    with streamline.apply(pipe, Plan.uniform(2), on_rung=told.append, memory=None, **former):
+        pipe("a cat", num_frames=2, height=32, width=32, num_inference_steps=1)
+    assert told and set(told) == {"slice"}
+    with pytest.raises(TypeError, match="around_slice"):
+        streamline.apply(pipe, Plan(), around_slice=print)
+    result = streamline.run(
+        pipe, Job.for_model(pipe, prompt="a", num_frames=2, height=32, width=32, num_inference_steps=1)
+    )
+    now = Receipt.of(pipe, result, source=Source("animatediff", {"base": "a/b"}))
+    assert replace(Receipt.of(pipe, result, model="animatediff", base="a/b", motion_adapter=None), date=now.date) == now
+    assert Receipt.of(pipe, result, model=None, base=None).model == Receipt.of(pipe, result).model
+    with pytest.raises(TypeError, match="wheel"):
+        Receipt.of(pipe, result, wheel="a/b")
 
 
 def test_former_names_are_the_same_things():

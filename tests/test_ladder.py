@@ -169,6 +169,22 @@ def test_an_error_of_another_kind_passes_at_once():
     assert calls == [1] and fallback.plan == Plan()
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 3, 8, 8), (2, 4, 8, 8), (2, 24, 16)])  # videos, pictures, tokens
+def test_guidance_is_the_first_to_go_whatever_the_latents_look_like(shape):
+    fallback, failures = OutOfMemoryFallback(Plan()), iter([MemoryError()])
+
+    def run_once(_slicing, _is_sequential, *_, **__):
+        for failure in failures:
+            raise failure
+        return "done"
+
+    assert fallback.call("denoiser", run_once, timestep=torch.tensor(1), hidden_states=torch.zeros(shape)) == "done"
+    assert fallback.plan.guidance == "sequential"
+    fallback = OutOfMemoryFallback(Plan())
+    failures = iter([MemoryError()])
+    assert fallback.call("denoiser", run_once) == "done" and fallback.plan.guidance == "batched"
+
+
 def test_every_rung_is_finer_and_there_is_a_last_one():
     for plan in (Plan(), Plan.uniform(3), Plan({"mid": Slicing(100, 1), "up.0": Slicing(2, 7, group=1)})):
         for part in ("denoiser", "decoder"):

@@ -144,6 +144,12 @@ def test_imports_point_down():
     assert wrong_arrows(graph(PACKAGE)) == []
 
 
+def test_only_the_registry_imports_by_name():
+    """What imports upwards by a name in a text is not seen above; the registry does, to find the families that ship."""
+    found = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "import_module" in path.read_text("utf-8")]
+    assert found == [Path("registry.py")]
+
+
 def test_nothing_imports_in_a_circle():
     assert circles(graph(PACKAGE)) == []
 

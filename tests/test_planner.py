@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import streamline
-from streamline import BudgetError, Device, InputError, Job, Plan, Prediction, Rates, Slicing
+from streamline import BudgetError, Device, Forecast, InputError, Job, Plan, Prediction, Rates, Slicing
 from streamline.cli import main
 from streamline.cost.experience import Correction, Experience, Observation
 from streamline.cost.pipeline_cost import PipelineCost
@@ -21,6 +21,7 @@ from streamline.cost.predicting import ExecutionTarget, predict
 from streamline.cost.scaling import ScaledCost
 from streamline.families.subjects import subject_of
 from streamline.planning.planner import Request, candidates, choose
+from streamline.registry import family_named
 
 RATES = Rates(flops={"float32": 1e12, "float16": 4e12}, bandwidth=1e11, launch_seconds=5e-6, source="published")
 CARD = Device("cuda", 0, "a card", 2**36, 2**36, 0, 10 * 2**20, ("float32", "float16"), emulated=True)
@@ -161,6 +162,25 @@ def test_what_does_not_fit_names_what_would():
     for other, prediction in error.value.alternatives:
         assert other.num_frames < 8 or other.height < 64
         assert prediction.peak_bytes < smallest.peak_bytes
+
+
+def test_what_would_fit_is_what_the_model_makes(monkeypatch):
+    family = type(family_named("svd"))
+    monkeypatch.setattr(family, "frame_step", 4)
+    monkeypatch.setattr(family, "side_multiple", 48)
+    known = Forecast.of(untrained.svd(), Job(height=384, width=384, num_frames=9), device=(CARD, RATES))
+    smallest = known.candidates[-1].prediction
+    weights = max(stage.weights_bytes + stage.context_bytes + stage.workspace_bytes for stage in smallest.stages)
+    with pytest.raises(BudgetError) as error:
+        known.choose(weights + int(0.85 * (smallest.peak_bytes - weights)))
+    assert len(error.value.alternatives) == 2
+    for other, _ in error.value.alternatives:
+        assert other.num_frames % 4 == 1 and other.height % 48 == other.width % 48 == 0
+
+
+def test_an_unknown_quality_is_refused_before_anything_is_measured():
+    with pytest.raises(InputError, match="The quality is"):
+        Forecast.of("svd", Job(height=64, width=64, num_frames=2), "perfect", device=(CARD, RATES))
 
 
 @pytest.mark.parametrize(("model", "frames", "height", "width"), [("svd", 3, 64, 48), ("animatediff", 4, 32, 48)])

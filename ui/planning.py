@@ -155,7 +155,7 @@ class Planner:
         return replace(outlook, trouble=f"It seems not to fit: it needs about {words.size_up(least)} at least.")
 
     def known(self, settings: Settings) -> Known:
-        """What estimates start from; see `outlook` for errors."""
+        """What estimates start from; see `full_plan` for errors."""
         self._forecast(settings)
         return self._remembered[_Key.of(settings)].known
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from diffusers import DiffusionPipeline
 from torch import nn
@@ -23,6 +24,8 @@ from .fallback import OutOfMemoryFallback
 from .forwards import ReplacedForward, check_network, is_replaced
 from .hooks import Hooks
 from .reuse import FeatureCache, NetworkSteps
+
+FORMER = {"memory": "feature_cache", "on_rung": "on_downgrade"}
 
 
 class Applied:
@@ -93,7 +96,7 @@ class Applied:
         self.restore()
 
 
-def apply(pipe: DiffusionPipeline, plan: Plan, hooks: Hooks | None = None) -> Applied:
+def apply(pipe: DiffusionPipeline, plan: Plan, hooks: Hooks | None = None, **former: Any) -> Applied:
     """Run a pipeline's denoisers and decoder by a plan until restored; use it in a `with` statement.
 
     Its encoder of pictures takes less memory too, where it is as diffusers made it. Everything else about the pipeline
@@ -102,12 +105,14 @@ def apply(pipe: DiffusionPipeline, plan: Plan, hooks: Hooks | None = None) -> Ap
     time. When memory runs out in a call of these networks, it is made again by a downgraded plan, which stays; after
     the last level OutOfMemory is raised.
 
-    hooks: what is called on the way.
+    hooks: what is called on the way. former: those of hooks by the names they had as arguments, for one version more.
 
     Raises UnsupportedError, and leaves the pipeline alone, when it cannot be run exactly. What makes it so only
     later raises the same error from the pipeline's next call. Raises PlanError for a plan that names a block which
     cannot be of these networks.
     """
+    if former:
+        hooks = Hooks(**{FORMER.get(name, name): hook for name, hook in former.items()})
     family_of(pipe)
     sliced = [*((denoiser, plan.denoiser) for denoiser in denoisers_of(pipe)), (decoder_of(pipe), plan.decoder)]
     for network, blocks in sliced:

@@ -132,7 +132,8 @@ def _samples(part: Part, args: tuple, kwargs: dict) -> int:
     """Return how many samples a denoiser is called with: the length of its latents, the first video among them."""
     if part != "denoiser":
         return 1
-    return len(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim > 3))
+    tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim > 2)
+    return next(map(len, tensors), 1)  # tokens have three dimensions, latents more
 
 
 def _give_back() -> None:

@@ -17,7 +17,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
-from ..cache import cache_folder, digest_of_code, read_json, write_json
+from ..cache import cache_folder, digest_of_code, digest_of_modules, read_json, write_json
 from ..errors import UnsupportedError
 from ..families.base import Called, Family, Phase, Shape
 from ..families.networks import network_of
@@ -58,6 +58,7 @@ class PipelineCost:
         scale = self.family.scale(subject)
         self.height, self.width = job.height // scale, job.width // scale
         made_by = [_versions(), sys.version_info[:2], digest_of_code(*CODE)]  # what a call holds is Python's choice too
+        made_by.append(digest_of_modules(self.family.modules()))
         key = [subject.describe(), self.height, self.width, job.num_frames, self.batch, *made_by]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
         self.folder = folder or cache_folder()
@@ -215,10 +216,10 @@ class PipelineCost:
     def save(self) -> None:
         """Write what was found out since to disk."""
         if self._is_changed or any(table.is_changed for table in self._tables):
-            write_json(self._path, self._data)
-            self._is_changed = False
+            self._is_changed = False  # before it is written, for others may be adding to it
             for table in self._tables:
                 table.is_changed = False
+            write_json(self._path, self._data)
             FakeTensorMode.cache_clear()  # what torch keeps of operators by shape: it would grow with every size
 
     def _table(self, work: str, batch: int) -> Table:

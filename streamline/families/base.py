@@ -172,6 +172,12 @@ class Family:
     clip_frames: int = 4
     is_chained: bool = False
 
+    def modules(self) -> set[str]:
+        """Return the names of the modules that hold the family: the class, and what its networks are run by."""
+        made_of = [*type(self).__mro__[:-1]]
+        made_of += [part for network in self.networks for part in (network.lower, network.forward, network.example)]
+        return {getattr(part, "__module__", None) or "" for part in made_of}
+
     # How a model is loaded.
 
     def sources(self, name: str, source: str, parts: Mapping[str, str]) -> dict[str, str]:

@@ -60,4 +60,4 @@ def model_of(pipe: DiffusionPipeline) -> Model | None:
 
 def all_halves() -> tuple[Half, ...]:
     """Return what may be taken from elsewhere when a model of some family is loaded."""
-    return tuple(half for family in families() for half in family.halves)
+    return tuple({half.name: half for family in reversed(families()) for half in family.halves}.values())

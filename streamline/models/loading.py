@@ -101,7 +101,8 @@ def _wanted(source: Source) -> tuple[Family | None, dict[str, str]]:
     where = source.name if model is None else model.source
     if not parts:
         return None, {"": where}
-    for family in families():
+    its_own_first = sorted(families(), key=lambda family: model not in family.models)
+    for family in its_own_first:
         if set(parts) <= {half.name for half in family.halves}:
             return family, family.sources(source.name, where, parts)
     raise InputError(f"No model has a part called {sorted(parts)[0]!r} that could be taken from elsewhere.")

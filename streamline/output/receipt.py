@@ -201,15 +201,22 @@ class Receipt:
         fidelity: Fidelity | None = None,
         quality: Quality | None = None,
         card: str | None = None,
+        **former: str | None,
     ) -> Receipt:
         """Return the receipt of a run that has just ended.
 
         source: what the pipeline was loaded from; by default as `load` noted it, or as can be told from the pipeline.
         image: what `run` was given. naive: whether the result is of `run_naive`. quality: what `tune` was given.
         card: the emulated one that it was planned for.
+        former: a source as arguments, "model" and its parts by name, for one version more.
         """
         known = model_of(pipe)
-        source = source or (Source(known.name) if known is not None and not source_of(pipe).parts else source_of(pipe))
+        told = Source(known.name) if known is not None and not source_of(pipe).parts else source_of(pipe)
+        if unknown := set(former) - {"model", *(half.name for half in all_halves())}:
+            raise TypeError(f"A receipt is not made of {sorted(unknown)[0]!r}.")
+        if any(former.values()):
+            told = Source(former.pop("model", None) or told.name, former)
+        source = source or told
         given = {"model": source.name, **dict(source.parts)}
         denoiser = denoisers_of(pipe)[0]
         packages = ((package, version(package)) for package in PACKAGES)

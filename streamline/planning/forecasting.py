@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
+from math import lcm
 
 import torch
 from diffusers import DiffusionPipeline
@@ -47,9 +47,14 @@ class Forecast:
         quality: Quality = "exact",
         known: tuple[Candidate, ...] | None = None,
     ) -> None:
-        """costs: of the job. target: where it runs. known: the slicings that are tried, where not all are."""
+        """costs: of the job. target: where it runs. known: the slicings that are tried, where not all are.
+
+        Raises InputError for an unknown quality.
+        """
         self.costs, self.target, self.quality, self._known = costs, target, quality, known
+        Request(costs, target, quality)  # refuses an unknown quality at once
         self._frontiers: dict[Quality, tuple[Candidate, ...]] = {}
+        self._originals: dict[ExecutionTarget, Prediction] = {}
 
     @classmethod
     def of(
@@ -129,18 +134,21 @@ class Forecast:
         finally:
             self.save()
 
-    @cached_property
+    @property
     def original(self) -> Prediction:
         """What the untouched pipeline takes, without a cap: its networks as diffusers runs them."""
-        try:
-            return predict_plan(self.costs, None, self.target)
-        finally:
-            self.save()
+        return self._original(self.target)
 
-    @cached_property
+    @property
     def original_capped(self) -> Prediction:
         """What the untouched pipeline takes where a cap has its tensors counted too (hardware/cap.py)."""
-        return predict_plan(self.costs, None, self.target.capped)
+        return self._original(self.target.capped)
+
+    def _original(self, target: ExecutionTarget) -> Prediction:
+        if target not in self._originals:
+            self._originals[target] = predict_plan(self.costs, None, target)
+            self.save()
+        return self._originals[target]
 
     def adapted(self, job: Job, quality: Quality = "exact", device: tuple[Device, Rates] | None = None) -> Forecast:
         """Return what to expect of another job on the model, at once: hardly anything is measured.
@@ -188,9 +196,12 @@ def _alternatives(
     costs: PipelineCost, target: ExecutionTarget, budget_bytes: int, smallest: Candidate
 ) -> Iterator[tuple[Job, Prediction]]:
     """The nearest jobs that fit by the smallest plan there is: with fewer frames, and with a smaller picture."""
-    job = costs.job
-    fewer = [replace(job, num_frames=frames) for frames in range(job.num_frames - 1, 1, -1)]
-    sizes = [(_side(job.height * fraction / 32), _side(job.width * fraction / 32)) for fraction in range(31, 2, -1)]
+    job, family = costs.job, costs.family
+    lengths = [frames for frames in range(job.num_frames - 1, 1, -1) if (frames - 1) % family.frame_step == 0]
+    fewer = [replace(job, num_frames=frames) for frames in lengths]
+    multiple = lcm(SMALLEST_SIDE, family.side_multiple)
+    shares = [fraction / 32 for fraction in range(31, 2, -1)]
+    sizes = [(_side(job.height * share, multiple), _side(job.width * share, multiple)) for share in shares]
     smaller = [replace(job, height=h, width=w) for h, w in dict.fromkeys(sizes) if (h, w) != (job.height, job.width)]
 
     def predicted(other: Job) -> Prediction:
@@ -202,5 +213,5 @@ def _alternatives(
             yield jobs[index], predicted(jobs[index])
 
 
-def _side(pixels: float) -> int:
-    return max(SMALLEST_SIDE, int(pixels) // 64 * 64)
+def _side(pixels: float, multiple: int) -> int:
+    return max(multiple, int(pixels) // multiple * multiple)

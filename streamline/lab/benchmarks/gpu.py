@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ...cost.tracing import cast_arguments
 from ...errors import OutOfMemory, telling_out_of_memory
+from ...families.base import Shape
 from ...families.naming import models
 from ...families.networks import network_of
 from ...families.running import run_network
@@ -97,11 +98,11 @@ def parity(pipe: DiffusionPipeline, frames: int, height: int, width: int) -> dic
     pipeline's own type, against the untouched one in float32; both err alike where slicing adds nothing.
     """
     unet, dtype = pipe.unet, pipe.unet.dtype
-    size = (2, frames, height // pipe.vae_scale_factor, width // pipe.vae_scale_factor)
+    shape = Shape(2, frames, height // pipe.vae_scale_factor, width // pipe.vae_scale_factor)
     generator = torch.Generator("cpu").manual_seed(0)
     arguments = {
         name: torch.randn(value.shape, generator=generator) if value.ndim else value
-        for name, value in network_of(unet).example(unet, *size).items()
+        for name, value in network_of(unet).example(unet, shape).items()
     }
     arguments = {name: value.to(unet.device) for name, value in arguments.items()}
     plan = Plan.uniform(4)

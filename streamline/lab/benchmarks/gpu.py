@@ -22,7 +22,7 @@ from ...cost.tracing import cast_arguments
 from ...errors import OutOfMemory, telling_out_of_memory
 from ...families.base import Shape
 from ...families.naming import models
-from ...families.networks import network_of
+from ...families.networks import denoisers_of, network_of
 from ...families.running import run_network
 from ...job import Job
 from ...models.loading import load
@@ -70,7 +70,8 @@ def measure_gpu(path: Path, device: str = "cuda", *, rehearse: bool = False, min
         frames = SMALL_FRAMES if rehearse else paper.FRAMES[model]
         pipe, weights = _pipeline(model, device, dtype, rehearse)
         sizes = SMALL_SIZES if rehearse else paper.SIZES
-        if time.monotonic() < end and pipe.unet.device == pipe._execution_device:  # it is called without the pipeline
+        is_here = denoisers_of(pipe)[0].device == pipe._execution_device  # it is called without the pipeline
+        if time.monotonic() < end and is_here:
             try:
                 with telling_out_of_memory():
                     result["parity"].append({"model": model, **parity(pipe, frames, *sizes[0])})
@@ -97,28 +98,29 @@ def parity(pipe: DiffusionPipeline, frames: int, height: int, width: int) -> dic
     float32: sliced against untouched, without TF32. half, half_original: the sliced and the untouched network in the
     pipeline's own type, against the untouched one in float32; both err alike where slicing adds nothing.
     """
-    unet, dtype = pipe.unet, pipe.unet.dtype
+    denoiser = denoisers_of(pipe)[0]
+    dtype = denoiser.dtype
     shape = Shape(2, frames, height // pipe.vae_scale_factor, width // pipe.vae_scale_factor)
     generator = torch.Generator("cpu").manual_seed(0)
     arguments = {
         name: torch.randn(value.shape, generator=generator) if value.ndim else value
-        for name, value in network_of(unet).example(unet, shape).items()
+        for name, value in network_of(denoiser).example(denoiser, shape).items()
     }
-    arguments = {name: value.to(unet.device) for name, value in arguments.items()}
+    arguments = {name: value.to(denoiser.device) for name, value in arguments.items()}
     plan = Plan.uniform(4)
 
     def call(sliced: bool) -> Tensor:
-        given = cast_arguments(arguments, unet.dtype)
-        output = run_network(unet, plan.denoiser, True, **given) if sliced else unet(**given)
+        given = cast_arguments(arguments, denoiser.dtype)
+        output = run_network(denoiser, plan.denoiser, True, **given) if sliced else denoiser(**given)
         return output.sample.float()
 
     half, half_original = call(True), call(False)
     with _without_tf32():
-        nn.Module.float(unet)  # diffusers' own warns without need
+        nn.Module.float(denoiser)  # diffusers' own warns without need
         try:
             sliced, original = call(True), call(False)
         finally:
-            nn.Module.to(unet, dtype)
+            nn.Module.to(denoiser, dtype)
 
     def error(value: Tensor) -> float | None:
         found = float((value - original).abs().max() / original.abs().max())

@@ -23,7 +23,7 @@ from .errors import (  # noqa: E402
 )
 from .families.base import Family, Half, Model  # noqa: E402
 from .families.building import job_for  # noqa: E402
-from .families.naming import models  # noqa: E402
+from .families.naming import all_halves, models  # noqa: E402
 from .fields import COMMON as COMMON_FIELDS  # noqa: E402
 from .fields import Field  # noqa: E402
 from .files import clear_temporary_files, temporary_path  # noqa: E402
@@ -49,7 +49,7 @@ from .prediction import (  # noqa: E402
     StagePrediction,
 )
 from .registry import families as _families  # noqa: E402
-from .registry import family_of, register_family  # noqa: E402
+from .registry import family_of, own_fields, register_family  # noqa: E402
 from .running.events import Decoding, Finished, Result, Started, Step  # noqa: E402
 from .running.naive import run_naive  # noqa: E402
 from .running.run import run  # noqa: E402
@@ -118,6 +118,7 @@ __all__ = [
     "Tightened",
     "Trace",
     "UnsupportedError",
+    "all_halves",
     "apply",
     "cache_folder",
     "clear_drafts",
@@ -136,6 +137,7 @@ __all__ = [
     "is_applied",
     "job_for",
     "load",
+    "own_fields",
     "parse_bytes",
     "place",
     "predict",

@@ -31,11 +31,11 @@ def digest_of_code(*folders: str) -> str:
 
 
 def digest_of_modules(names: Iterable[str]) -> str:
-    """The same of modules, wherever they stand: of all that their packages hold, or of their own files."""
+    """The same of modules from outside this package: of all that their packages hold, or of their own files."""
     paths: set[Path] = set()
     for module in (sys.modules.get(name) for name in names):
         file = getattr(module, "__file__", None)  # None where it was typed in
-        if file is not None:
+        if file is not None and not Path(file).is_relative_to(PACKAGE):
             paths |= set(Path(file).parent.rglob("*.py")) if module.__package__ else {Path(file)}
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths) if path.is_file())).hexdigest()
 

@@ -49,11 +49,12 @@ class Job:
             field.check(value)
             object.__setattr__(self, field.name, value)
         options |= given
+        known = own_fields()
         for name, value in options.items():
-            if name not in own_fields():
+            if name not in known:
                 raise InputError(f"A job has no field {quoted(name)}.")
-            own_fields()[name].check(value)
-        unlike_default = {name: value for name, value in options.items() if value != own_fields()[name].default}
+            known[name].check(value)
+        unlike_default = {name: value for name, value in options.items() if value != known[name].default}
         object.__setattr__(self, "options", tuple(sorted(unlike_default.items())))
 
     def __getattr__(self, name: str) -> Any:

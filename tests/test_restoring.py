@@ -20,7 +20,7 @@ from ui.events import PartDone
 from ui.fields import PICTURES, fill
 from ui.form import read
 from ui.gallery import Gallery
-from ui.models import OWN, all_fields, all_halves, entries
+from ui.models import OWN, entries
 from ui.orders import QUALITIES, Order, Part, Settings
 from ui.restoring import MODEL, Restored, restore, settings_of
 from ui.service import Service
@@ -160,8 +160,13 @@ ANYTHING = st.recursive(
     lambda some: st.lists(some, max_size=3) | st.dictionaries(st.text(max_size=8), some, max_size=3),
     max_leaves=6,
 )  # fmt: skip
-PLACES = [*EXAMPLE, "plan.budget_bytes", *all_halves(), *(f"job.{field.name}" for field in all_fields())]
-PLACES += [f"job.{name}" for name in EXAMPLE["job"]] + [f"folders.{name}" for name in (MODEL, *all_halves())]
+PLACES = [
+    *EXAMPLE,
+    "plan.budget_bytes",
+    *streamline.all_halves(),
+    *(f"job.{field.name}" for field in streamline.own_fields().values()),
+]
+PLACES += [f"job.{name}" for name in EXAMPLE["job"]] + [f"folders.{name}" for name in (MODEL, *streamline.all_halves())]
 
 
 @given(st.dictionaries(st.sampled_from(PLACES), ANYTHING, min_size=1, max_size=3))

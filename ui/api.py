@@ -17,7 +17,7 @@ from streamline import Source
 from . import comparing
 from .fields import component
 from .form import read_picture
-from .models import OWN, all_fields, entries
+from .models import OWN, entries
 from .orders import Order, Settings
 from .picture import picture_field
 from .planning import Outlook
@@ -30,7 +30,7 @@ DEVICE = {"concurrency_id": "device", "concurrency_limit": 4}  # the service mak
 def build(studio: Studio) -> None:
     """Add the endpoints to the page that is being built."""
 
-    default, fields = next(iter(entries())), all_fields()
+    default, fields = next(iter(entries())), tuple(streamline.own_fields().values())
 
     def settings_of(model, prompt, steps, frames, width, height, seed, quality, budget, card, own=()) -> Settings:
         """own: values of `fields`; what a model has no use for is refused once it is to be made."""

@@ -14,7 +14,7 @@ from streamline import Model
 
 from . import words
 from .form import EMULATED, Form
-from .models import OWN, Profile, all_fields, all_halves, entries, family_of, halves_of
+from .models import OWN, Profile, entries, family_of, halves_of
 from .orders import Settings
 from .picture import picture_field
 from .style import html, read
@@ -143,7 +143,8 @@ def build(card: str = "") -> Fields:
         own = gr.Textbox("", label="Folder or hub id", placeholder="/models/my-video-model, or organisation/name")
     with gr.Column(visible=False) as halves_box, gr.Accordion("Other halves", open=False) as halves_title:
         halves = {
-            name: gr.Textbox("", label=half.label, placeholder=half.placeholder) for name, half in all_halves().items()
+            name: gr.Textbox("", label=half.label, placeholder=half.placeholder)
+            for name, half in streamline.all_halves().items()
         }
     is_text = first.task == "text-to-video"
     with gr.Column(visible=is_text) as text_input:
@@ -180,7 +181,9 @@ def build(card: str = "") -> Fields:
             guidance = field("guidance", suited["guidance_scale"], min_width=110)
             fps = field("fps", suited["fps"], min_width=110)
         with gr.Row(visible=False) as own_row:
-            own_fields = {one.short: component(one, one.default, min_width=110) for one in all_fields()}
+            own_fields = {
+                one.short: component(one, one.default, min_width=110) for one in streamline.own_fields().values()
+            }
     note("more")
     with gr.Group(elem_id="memory"):
         slider = html("", js_on_load=read("budget.js"), padding=True, elem_id="budget-slider")
@@ -225,7 +228,7 @@ def fill(settings: Settings, model: Model, profile: Profile, image: str | None) 
     """Values by field that make the fields say these settings."""
     job, source = settings.job, settings.source
     values = {field.short: getattr(job, field.name) for field in (*streamline.COMMON_FIELDS, *profile.fields)}
-    values |= {half: source.part(half) or "" for half in all_halves()}
+    values |= {half: source.part(half) or "" for half in streamline.all_halves()}
     values |= {
         "model": gr.update(value=settings.model, info=about(model)),
         "own": source.name if settings.model == OWN else "",

@@ -13,7 +13,7 @@ from PIL import Image
 import streamline
 from streamline import Model, Source
 
-from .models import OWN, Profile, all_halves, entries, halves_of
+from .models import OWN, Profile, entries, halves_of
 from .orders import QUALITIES, Settings
 
 LONGEST_PROMPT = 2000  # characters; models read about the first 60 words
@@ -115,7 +115,7 @@ def read_picture(path: str | None) -> Image.Image:
 
 def source_of(form: Form, model: Model) -> Source:
     """What is to be loaded."""
-    halves = all_halves() if model.name == OWN else [half.name for half in halves_of(model)]
+    halves = streamline.all_halves() if model.name == OWN else [half.name for half in halves_of(model)]
     name = form["own"].strip() if model.name == OWN else model.name
     return Source(name, {half: form.get(half, "").strip() for half in halves})
 

@@ -46,16 +46,6 @@ def halves_of(model: Model) -> tuple[Half, ...]:
     return family_of(model).halves if model.parts else ()
 
 
-def all_halves() -> dict[str, Half]:
-    """What of some model may be taken from elsewhere, by name."""
-    return {half.name: half for family in reversed(streamline.FAMILIES) for half in family.halves}
-
-
-def all_fields() -> tuple[Field, ...]:
-    """What jobs of some families are asked for, beside the common fields."""
-    return tuple({field.name: field for family in streamline.FAMILIES for field in family.fields}.values())
-
-
 @dataclass(frozen=True)
 class Profile:
     """What a model makes, and the job it is made for. fields: of its jobs, beside the common ones."""

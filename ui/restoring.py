@@ -16,7 +16,7 @@ from streamline import Source
 from .fields import PICTURES
 from .form import read_picture
 from .gallery import Gallery, Run
-from .models import OWN, OWN_MODEL, all_halves, entries
+from .models import OWN, OWN_MODEL, entries
 from .orders import QUALITIES, Settings
 
 MODEL = "model"  # beside the halves, what may be a folder
@@ -92,7 +92,7 @@ def _with_folders(
         places = [place for place in (_place(one, part) for one in (typed, *earlier)) if place]
         place = next((place for place in dict.fromkeys(places) if receipt.is_of(part, place)), _place(typed, part))
         if not place:
-            label = OWN_MODEL.label if part == MODEL else all_halves()[part].label
+            label = OWN_MODEL.label if part == MODEL else streamline.all_halves()[part].label
             raise streamline.InputError(
                 f"It was made with a folder called “{called}”, and the file does not say where that is: "
                 f"type it under “{label}”, and bring the file again."

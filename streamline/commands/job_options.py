@@ -31,7 +31,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     add_field_options(parser, job_fields())
     parser.add_argument("--image", help="picture to start from, for image-to-video models")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="in pixels (as the model is made for)")
-    for half in all_halves():
+    for half in all_halves().values():
         parser.add_argument(f"--{half.name.replace('_', '-')}", help=half.help)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (the CUDA GPU if there is one)")
     parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
@@ -64,7 +64,7 @@ def given_fields(options: argparse.Namespace) -> dict[str, object]:
 
 def source_from(options: argparse.Namespace) -> Source:
     """Return what the options say a model is loaded from."""
-    return Source(options.model, {half.name: getattr(options, half.name) for half in all_halves()})
+    return Source(options.model, {name: getattr(options, name) for name in all_halves()})
 
 
 def prepare(options: argparse.Namespace, like: Job | None = None) -> tuple[DiffusionPipeline, Job, Image.Image | None]:

@@ -58,6 +58,6 @@ def model_of(pipe: DiffusionPipeline) -> Model | None:
         return None
 
 
-def all_halves() -> tuple[Half, ...]:
-    """Return what may be taken from elsewhere when a model of some family is loaded."""
-    return tuple({half.name: half for family in reversed(families()) for half in family.halves}.values())
+def all_halves() -> dict[str, Half]:
+    """Return what may be taken from elsewhere when a model of some family is loaded, by name; the first of a name."""
+    return {half.name: half for family in reversed(families()) for half in family.halves}

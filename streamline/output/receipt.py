@@ -212,7 +212,7 @@ class Receipt:
         """
         known = model_of(pipe)
         told = Source(known.name) if known is not None and not source_of(pipe).parts else source_of(pipe)
-        if unknown := set(former) - {"model", *(half.name for half in all_halves())}:
+        if unknown := set(former) - {"model", *all_halves()}:
             raise TypeError(f"A receipt is not made of {sorted(unknown)[0]!r}.")
         if any(former.values()):
             told = Source(former.pop("model", None) or told.name, former)
@@ -274,7 +274,7 @@ class Receipt:
         if not isinstance(data, Mapping) or data.get("streamline_receipt") != FORMAT:
             raise InputError("This is no receipt of a video made here.")
         derived = {"streamline_receipt", "seed", "exactness"}
-        parts = {half.name for half in all_halves()}  # beside the fields, and null where the model's own was taken
+        parts = set(all_halves())  # beside the fields, and null where the model's own was taken
         known = {field.name for field in fields(cls)} - {"parts"}
         if unknown := sorted(set(data) - known - parts - derived, key=str):
             raise InputError(f"A receipt has no field {quoted(unknown[0])}.")
